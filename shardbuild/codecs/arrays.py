@@ -1,0 +1,91 @@
+"""Numpy arrays as ``.npy`` bytes, without pickle in either direction."""
+
+from __future__ import annotations
+
+import ast
+from io import BytesIO
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["decode_npy", "encode_npy"]
+
+_MAGIC = b"\x93NUMPY"
+_LENGTH_BYTES = {1: 2, 2: 4, 3: 4}  # of the header's length, by major version
+_HEADER_FIELDS = {"descr", "fortran_order", "shape"}
+_MAX_HEADER_BYTES = 1 << 20
+
+
+def encode_npy(value: Any) -> bytes:
+    """Encode an array, or what numpy makes an array of, as ``.npy``.
+
+    Raises:
+        ValueError: it holds Python objects, a mask (which ``.npy`` would
+            drop), or lists of different lengths.
+
+    >>> import numpy as np
+    >>> decode_npy(encode_npy(np.float32([[1, 2]])))
+    array([[1., 2.]], dtype=float32)
+    """
+    import numpy as np
+
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(  # noqa: TRY004  # encoders refuse by one kind of error
+            "a masked array would lose its mask: fill it first"
+        )
+    array = np.asarray(value)
+    if array.dtype.hasobject:
+        raise ValueError("an array of Python objects cannot be stored without pickle")
+    stream = BytesIO()
+    np.lib.format.write_array(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def decode_npy(data: bytes) -> npt.NDArray[Any]:
+    """Decode ``.npy`` bytes to a new, writable array.
+
+    The size that the header claims is compared with the bytes that are there
+    before anything is allocated.
+
+    Raises:
+        ValueError: the bytes are damaged, too few or too many, or hold
+            pickled objects.
+    """
+    import numpy as np
+
+    dtype, fortran_order, shape, offset = _read_header(data)
+    num_bytes = prod(shape) * dtype.itemsize
+    if len(data) - offset != num_bytes:
+        raise ValueError(
+            f"the header says {num_bytes} bytes of array, {len(data) - offset} follow"
+        )
+    if fortran_order:
+        return np.ndarray(shape[::-1], dtype, data, offset).copy().T
+    return np.ndarray(shape, dtype, data, offset).copy()
+
+
+def _read_header(data: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:
+    """Return dtype, Fortran order, shape, and where the array's bytes begin."""
+    import numpy as np
+
+    if data[:6] != _MAGIC or len(data) < 8 or data[6] not in _LENGTH_BYTES:
+        raise ValueError("the bytes do not begin as .npy version 1, 2 or 3 does")
+    start = 8 + _LENGTH_BYTES[data[6]]
+    stop = start + int.from_bytes(data[8:start], "little")
+    if not start <= stop <= min(len(data), _MAX_HEADER_BYTES):
+        raise ValueError(f"the header ends at byte {stop} of {len(data)}")
+    header = ast.literal_eval(
+        data[start:stop].decode("utf-8" if data[6] == 3 else "latin-1").strip()
+    )
+    if not isinstance(header, dict) or set(header) != _HEADER_FIELDS:
+        raise ValueError(f"the header has not the fields {sorted(_HEADER_FIELDS)}")
+    shape = header["shape"]
+    if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
+        raise ValueError(f"the header's shape is {shape!r}")
+    dtype = np.lib.format.descr_to_dtype(header["descr"])
+    if dtype.hasobject:
+        raise ValueError("holds Python objects, and pickle is never read")
+    return dtype, bool(header["fortran_order"]), shape, stop

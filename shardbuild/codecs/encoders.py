@@ -1,0 +1,137 @@
+"""Objects to bytes, by extension.
+
+The last component of the extension decides, in any case: ``seg.PNG`` is a
+``png``. Bytes are taken as they are, and text is UTF-8 for every extension.
+The same value gives the same bytes every time.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from shardbuild.codecs.arrays import encode_npy
+from shardbuild.codecs.images import IMAGE_EXTENSIONS, encode_image
+from shardbuild.errors import EncodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["encode_field", "encode_sample", "encoders", "handler_name"]
+
+_NO_URL = "<memory>"
+
+
+def handler_name(extension: str) -> str:
+    """Return the part of an extension that says how it is encoded.
+
+    >>> handler_name("seg.PNG"), handler_name("cls")
+    ('png', 'cls')
+    """
+    return extension.rpartition(".")[2].lower()
+
+
+def encode_integer(value: Any) -> bytes:
+    """Encode an integer of any kind (also numpy's) as decimal digits.
+
+    >>> encode_integer(True), encode_integer(-7)
+    (b'1', b'-7')
+    """
+    try:
+        return b"%d" % operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{value!r} is no integer") from error
+
+
+def encode_text(value: Any) -> bytes:
+    """Encode text as UTF-8."""
+    if not isinstance(value, str):
+        raise ValueError(f"a {type(value).__name__} is no text")  # noqa: TRY004  # one kind for all encoders
+    return value.encode("utf-8")
+
+
+def encode_json(value: Any) -> bytes:
+    r"""Encode as JSON in ASCII, as ``json.dumps`` does; numpy numbers and arrays too.
+
+    Names stay in their order. As JSON has it, tuples come back as lists, and
+    names that are numbers as text. NaN and infinities are refused: they are no
+    JSON, and most readers stop at them.
+
+    >>> encode_json({"name": "Zoë", "box": (1, 2.5)})
+    b'{"name": "Zo\\u00eb", "box": [1, 2.5]}'
+    """
+    return json.dumps(value, allow_nan=False, default=_plain).encode("ascii")
+
+
+def _plain(value: Any) -> Any:
+    if type(value).__module__ == "numpy":
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} is no JSON")
+
+
+encoders: dict[str, Callable[[Any], bytes]] = {
+    **dict.fromkeys(
+        ("cls", "cls2", "class", "count", "index", "inx", "id"), encode_integer
+    ),
+    **dict.fromkeys(("txt", "text", "transcript"), encode_text),
+    **dict.fromkeys(("json", "jsn"), encode_json),
+    "npy": encode_npy,
+    **{name: partial(encode_image, extension=name) for name in IMAGE_EXTENSIONS},
+}
+"""The encoder of each extension (lower case): takes a value, raises ValueError."""
+
+
+def encode_field(extension: str, value: Any, *, key: str = "", url: str = "") -> bytes:
+    r"""Encode one field's value; ``key`` and ``url`` are for the error only.
+
+    Raises:
+        EncodeError: the extension has no encoder, or the encoder refused.
+
+    >>> encode_field("cls", 7), encode_field("note.md", "café"), encode_field("x", b"y")
+    (b'7', b'caf\xc3\xa9', b'y')
+    >>> encode_field("cls", 7.5, key="n3")
+    Traceback (most recent call last):
+    shardbuild.errors.EncodeError: <memory>: sample 'n3': field 'cls': 7.5 is no integer
+    """
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    encode = encode_text if isinstance(value, str) else _encoder_of(extension)
+    try:
+        return encode(value)
+    except MemoryError:
+        raise
+    except Exception as error:
+        problem = f"field {extension!r}: {error}"
+        raise EncodeError(url or _NO_URL, problem, key) from error
+
+
+def _encoder_of(extension: str) -> Callable[[Any], bytes]:
+    return encoders.get(handler_name(extension), _refuse)
+
+
+def _refuse(value: Any) -> bytes:
+    raise ValueError(f"no encoder takes a {type(value).__name__}: give bytes or text")
+
+
+def encode_sample(sample: dict[str, Any], *, url: str = "") -> dict[str, Any]:
+    """Return a copy of a sample with every field as bytes.
+
+    Names that begin with ``_`` are meta and stay as they are.
+
+    Raises:
+        EncodeError: names the field that could not be encoded.
+
+    >>> encode_sample({"__key__": "a", "cls": 3, "json": {"w": 1}})
+    {'__key__': 'a', 'cls': b'3', 'json': b'{"w": 1}'}
+    """
+    key = str(sample.get("__key__", ""))
+    return {
+        name: value
+        if name.startswith("_")
+        else encode_field(name, value, key=key, url=url)
+        for name, value in sample.items()
+    }
