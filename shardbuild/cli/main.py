@@ -1,0 +1,145 @@
+"""The command ``shardbuild``: find the command's module, run it, tell its errors."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Protocol, cast
+
+import shardbuild
+from shardbuild.errors import ShardbuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "main"]
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+INTERRUPTED = 130  # as a shell says of a command that Ctrl-C ended
+READER_GONE = 141  # and of one that wrote into a closed pipe
+
+
+class CommandModule(Protocol):
+    """What a command's module has."""
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Read the command's own arguments; exit with status 2 on wrong usage."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it and return the exit status."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Command:
+    """One command of ``shardbuild``."""
+
+    module: str
+    summary: str
+
+    def load(self) -> CommandModule:
+        """Import the command's module, and with it what the command needs."""
+        return cast("CommandModule", importlib.import_module(self.module))
+
+
+COMMANDS = {
+    "convert": Command(
+        "shardbuild.cli.convert", "transform, reorder and write a data set as shards"
+    ),
+    "verify": Command(
+        "shardbuild.cli.verify", "read shards again and name every difference"
+    ),
+    "show": Command("shardbuild.cli.show", "show samples of shards"),
+    "index": Command(
+        "shardbuild.cli.index", "write indexes and a manifest for shards of others"
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status.
+
+    0 done, 1 failed, 2 wrong usage; 130 and 141 as a shell says of a command
+    that was interrupted, or whose output nobody reads any more.
+
+    >>> main(["show", "/nowhere/a.tar"])
+    1
+    >>> main(["show", "--count", "many", "a.tar"])
+    2
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except SystemExit as stop:  # argparse has said why
+        return stop.code if isinstance(stop.code, int) else FAILED
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError as error:
+        return READER_GONE if _reader_is_gone() else _failed(error)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        return _failed(error)
+    return status
+
+
+def _run(argv: Sequence[str]) -> int:
+    args = _parser().parse_args(argv)
+    command = COMMANDS[args.command].load()
+    return command.run(command.parse(args.arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {n:{width}}  {c.summary}" for n, c in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="shardbuild",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=shardbuild.__doc__.splitlines()[0] if shardbuild.__doc__ else None,
+        epilog=f"commands:\n{listing}\n\n`shardbuild COMMAND --help` tells more.",
+        usage="shardbuild [--version] COMMAND ...",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"shardbuild {shardbuild.__version__}"
+    )
+    parser.add_argument(
+        "command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _failed(error: Exception) -> int:
+    """Tell an error in one line.
+
+    One of ours says what it is about; of any other the kind matters, and where
+    it came from is for ``--debug`` to tell.
+    """
+    lines = [str(error), *getattr(error, "__notes__", ())]
+    text = "; ".join(" ".join(line.split()) for line in lines if line.strip())
+    if not isinstance(error, ShardbuildError):
+        text = f"{type(error).__name__}: {text} (--debug shows where)"
+    _say(text)
+    return FAILED
+
+
+def _say(text: str) -> None:
+    """Write one line to stderr, of which no character moves the cursor."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    print(f"shardbuild: {line}", file=sys.stderr)
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is stdout that broke; if so, nothing more is written to it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False

@@ -1,0 +1,130 @@
+"""What several commands' options have in common."""
+
+from __future__ import annotations
+
+import argparse
+import decimal
+import json
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "add_common_options",
+    "argument_type",
+    "make_parser",
+    "parse_bytes",
+    "parse_count",
+    "parse_pair",
+    "storage_options",
+]
+
+T = TypeVar("T")
+
+_UNITS = {"": 1, "B": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("KMGTPE", start=1)
+    for suffix, base in (("B", 1000), ("iB", 1024))
+}
+_UNIT_BY_LOWER = {unit.lower(): factor for unit, factor in _UNITS.items()}
+_SIZE = re.compile(r"\s*(\d[\d_]*(?:\.\d+)?(?:e\+?\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def parse_bytes(text: str) -> int:
+    """Read a number of bytes as people write it.
+
+    >>> parse_bytes("1GB"), parse_bytes("512 MiB"), parse_bytes("3e9")
+    (1000000000, 536870912, 3000000000)
+    >>> parse_bytes("1G")
+    Traceback (most recent call last):
+    ValueError: '1G' is no size: write a number of bytes, or with a unit 1GB or 1GiB
+
+    Raises:
+        ValueError: It is no size, not a whole number of bytes, or none at all.
+    """
+    match = _SIZE.fullmatch(text)
+    factor = _UNIT_BY_LOWER.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        problem = "is no size: write a number of bytes, or with a unit 1GB or 1GiB"
+        raise ValueError(f"{text!r} {problem}")
+    num_bytes = decimal.Decimal(match[1]) * factor
+    if num_bytes < 1 or num_bytes != int(num_bytes):
+        raise ValueError(f"{text!r} is not a whole number of bytes above 0")
+    return int(num_bytes)
+
+
+def parse_count(text: str) -> int:
+    """Read a whole number above 0, such as 100, 10_000 or 1e6.
+
+    >>> parse_count("10_000"), parse_count("1e6")
+    (10000, 1000000)
+    """
+    try:
+        count = decimal.Decimal(text)
+    except decimal.InvalidOperation:
+        raise ValueError(f"{text!r} is no number") from None
+    if not count.is_finite() or count < 1 or count != int(count):
+        raise ValueError(f"{text!r} is not a whole number above 0")
+    return int(count)
+
+
+def parse_pair(text: str) -> tuple[str, object]:
+    """Read ``KEY=VALUE``; a value that is JSON means what JSON says.
+
+    >>> parse_pair("anon=true"), parse_pair("key=AKIA")
+    (('anon', True), ('key', 'AKIA'))
+    >>> parse_pair('client_kwargs={"verify": false}')
+    ('client_kwargs', {'verify': False})
+    """
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise ValueError(f"{text!r} is not KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def argument_type(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Let argparse tell why ``parse`` refused a value, in ``parse``'s own words."""
+
+    def parse_argument(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse_argument
+
+
+def make_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """Make the parser of one command; no option may be shortened."""
+    return argparse.ArgumentParser(
+        prog=f"shardbuild {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every command has."""
+    parser.add_argument(
+        "--storage-option",
+        action="append",
+        default=[],
+        type=argument_type(parse_pair),
+        metavar="KEY=VALUE",
+        help="passed on to fsspec for every url; may be given again; a VALUE that "
+        "is JSON is read as JSON",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show the whole traceback of an error"
+    )
+
+
+def storage_options(args: argparse.Namespace) -> dict[str, object] | None:
+    """Return what ``--storage-option`` gave, or None where it was not given."""
+    return dict(args.storage_option) or None
