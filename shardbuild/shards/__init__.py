@@ -1,0 +1,1 @@
+"""The tar format, and what we know of a shard."""
