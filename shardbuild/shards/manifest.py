@@ -1,0 +1,290 @@
+"""The manifest: the list of a data set's shards, written last of all.
+
+It is a superset of the index that wids reads, so that wids opens it as it is.
+What only we know is under the one key ``"shardbuild"``. Nothing in it depends on
+the clock or the machine: the same data set has the same manifest, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shardbuild.errors import ManifestError
+from shardbuild.storage.publish import read_bytes, write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from shardbuild.storage.urls import StorageOptions
+
+__all__ = [
+    "Manifest",
+    "ShardFacts",
+    "load_manifest",
+    "make_manifest",
+    "manifest_url",
+    "report_url",
+    "save_manifest",
+]
+
+_KIND = "wids-shard-index-v1"
+_SUFFIX = re.compile(r"\.(?:tar(?:\.(?:gz|zst|bz2|xz))?|tgz)$")
+_NUMBER = re.compile(r"%0?\d*d")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?://|/|$)")
+# Where the peers' manifests point to. Nothing here runs a command, chains one
+# file system into another, or reads the disk of who loads the manifest.
+_STORES = frozenset("abfs abfss az gcs gs hf http https oss r2 s3 s3a".split())
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """What is known of one whole shard."""
+
+    url: str
+    """Where it is; in a ``Manifest``, seen from the manifest's folder."""
+    num_samples: int
+    num_bytes: int | None
+    """Size of its file; None where a manifest of others does not say."""
+    sha256: str | None = None
+    """Of its file, in hex; None if it was not computed."""
+    md5: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A data set: its shards in order, and what its maker says of it.
+
+    >>> manifest = Manifest((ShardFacts("a-000.tar", 7, 10240),), {"seed": 1}, "a")
+    >>> Manifest.from_bytes(manifest.to_bytes()) == manifest
+    True
+    >>> manifest.shard_urls("s3://bucket/a.json")
+    ['s3://bucket/a-000.tar']
+    """
+
+    shards: tuple[ShardFacts, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Seed, order, job, inputs, counts by field: anything JSON holds."""
+    name: str = ""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all shards."""
+        return sum(shard.num_samples for shard in self.shards)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all shards whose size is known."""
+        return sum(shard.num_bytes or 0 for shard in self.shards)
+
+    def shard_urls(self, manifest_url: str) -> list[str]:
+        """Where the shards are, for a manifest that lies at ``manifest_url``.
+
+        Raises:
+            ManifestError: a url in it leads where no manifest may lead: out of its
+                folder by ``..``, into a command, or from a store to the local disk.
+        """
+        return [_resolve(shard.url, manifest_url) for shard in self.shards]
+
+    def to_bytes(self) -> bytes:
+        """The manifest as JSON: the same bytes for the same data set.
+
+        Raises:
+            ManifestError: ``facts`` holds what JSON does not.
+        """
+        document = {
+            "__kind__": _KIND,
+            "wids_version": 1,
+            "name": self.name,
+            "shardlist": [_entry(shard) for shard in self.shards],
+            "shardbuild": {
+                "manifest_version": 1,
+                "facts": dict(self.facts),
+                "sha256": [shard.sha256 for shard in self.shards],
+            },
+        }
+        try:
+            text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as problem:
+            raise ManifestError(
+                self.name, f"its facts cannot be written as JSON: {problem}"
+            ) from problem
+        return text.encode("ascii") + b"\n"
+
+    @classmethod
+    def from_bytes(cls, data: bytes, url: str = "<bytes>") -> Manifest:
+        """The manifest that ``to_bytes`` or a peer of wids's form made.
+
+        Raises:
+            ManifestError: ``data`` is not such a manifest.
+        """
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as problem:
+            raise ManifestError(url, f"not JSON: {problem}") from problem
+        if not isinstance(document, dict) or document.get("wids_version") != 1:
+            raise ManifestError(url, "not a manifest: it has no 'wids_version' 1")
+        entries = document.get("shardlist")
+        if not isinstance(entries, list):
+            raise ManifestError(url, "not a manifest: it has no 'shardlist'")
+        own = document.get("shardbuild", {})
+        if not isinstance(own, dict) or own.get("manifest_version", 1) != 1:
+            raise ManifestError(url, "its 'shardbuild' part is of no known version")
+        sums = own.get("sha256", [None] * len(entries))
+        facts = own.get("facts", {})
+        if not isinstance(sums, list) or len(sums) != len(entries):
+            raise ManifestError(url, "its 'sha256' does not list every shard")
+        if not isinstance(facts, dict):
+            raise ManifestError(url, "its 'facts' are not a mapping")
+        name = document.get("name", "")
+        return cls(
+            shards=tuple(
+                _facts(entry, digest, url)
+                for entry, digest in zip(entries, sums, strict=True)
+            ),
+            facts=facts,
+            name=name if isinstance(name, str) else "",
+        )
+
+
+def make_manifest(
+    shards: Iterable[ShardFacts], url: str, facts: Mapping[str, Any] | None = None
+) -> Manifest:
+    """The manifest, to be kept at ``url``, of shards whose urls are whole.
+
+    >>> shards = [ShardFacts("out/train-000000.tar", 3, 10240)]
+    >>> manifest = make_manifest(shards, "out/train.json")
+    >>> manifest.name, manifest.shards[0].url
+    ('train', 'train-000000.tar')
+    """
+    folder, _, name = url.rpartition("/")
+    relative = tuple(
+        ShardFacts(
+            _seen_from(folder, shard.url),
+            shard.num_samples,
+            shard.num_bytes,
+            shard.sha256,
+            shard.md5,
+        )
+        for shard in shards
+    )
+    return Manifest(relative, dict(facts or {}), name.removesuffix(".json"))
+
+
+def manifest_url(pattern: str) -> str:
+    """Where the manifest of the shards of ``pattern`` is kept.
+
+    >>> manifest_url("s3://bucket/out/train-%06d.tar.zst")
+    's3://bucket/out/train.json'
+    >>> manifest_url("%06d.tar")
+    'dataset.json'
+    """
+    return _beside(pattern, ".json")
+
+
+def report_url(pattern: str) -> str:
+    """Where the report of the run that wrote ``pattern`` is kept.
+
+    >>> report_url("out/train-%06d.tar")
+    'out/train.report.json'
+    """
+    return _beside(pattern, ".report.json")
+
+
+def load_manifest(
+    url: str, *, storage_options: StorageOptions | None = None
+) -> Manifest:
+    """The manifest at ``url``.
+
+    Raises:
+        ManifestError: it is damaged, or not a manifest.
+        StorageError: it cannot be read.
+    """
+    return Manifest.from_bytes(read_bytes(url, storage_options=storage_options), url)
+
+
+def save_manifest(
+    manifest: Manifest, url: str, *, storage_options: StorageOptions | None = None
+) -> None:
+    """Publish the manifest at ``url``, whole or not at all.
+
+    Raises:
+        ManifestError: its facts are not JSON.
+        StorageError: it cannot be written.
+    """
+    write_bytes(url, manifest.to_bytes(), storage_options=storage_options)
+
+
+def _beside(pattern: str, suffix: str) -> str:
+    folder, slash, name = pattern.rpartition("/")
+    stem = _NUMBER.sub("", _SUFFIX.sub("", name)).rstrip("-_.") or "dataset"
+    return folder + slash + stem + suffix
+
+
+def _seen_from(folder: str, url: str) -> str:
+    if not folder:
+        return url
+    return url.removeprefix(folder + "/")
+
+
+def _resolve(shard: str, manifest: str) -> str:
+    if shard == "-" or shard.startswith("pipe:") or "::" in shard:
+        problem = f"it lists {shard!r}: only the caller may name such a url"
+        raise ManifestError(manifest, problem)
+    if ".." in re.split(r"[/\\]", shard) or "\0" in shard:
+        problem = f"it lists {shard!r}: a path with '..' leads out of its folder"
+        raise ManifestError(manifest, problem)
+    scheme = _SCHEME.match(shard)
+    own = _SCHEME.match(manifest)
+    is_local = own is None or own[1] == "file"
+    if scheme is None and not shard.startswith("/"):
+        folder, slash, _ = manifest.rpartition("/")
+        return folder + slash + shard
+    if scheme is None or scheme[1] == "file":
+        if is_local:
+            return shard
+        problem = f"it lists {shard!r}: a manifest on a store may not name local files"
+        raise ManifestError(manifest, problem)
+    if scheme[1] in _STORES or (own is not None and scheme[1] == own[1]):
+        return shard
+    problem = f"it lists {shard!r}: a manifest may not lead to {scheme[1]}:"
+    raise ManifestError(manifest, problem)
+
+
+def _entry(shard: ShardFacts) -> dict[str, Any]:
+    entry: dict[str, Any] = {"url": shard.url, "nsamples": shard.num_samples}
+    if shard.num_bytes is not None:
+        entry["filesize"] = shard.num_bytes
+    if shard.md5 is not None:
+        entry["md5sum"] = shard.md5
+    return entry
+
+
+def _facts(entry: Any, digest: Any, url: str) -> ShardFacts:
+    if not isinstance(entry, dict) or not isinstance(entry.get("url"), str):
+        raise ManifestError(url, f"a shard has no url: {str(entry)[:200]}")
+    shard = entry["url"]
+    if not shard:
+        raise ManifestError(url, "a shard's url is empty")
+    sizes = {"nsamples": entry.get("nsamples"), "filesize": entry.get("filesize", 0)}
+    for name, value in sizes.items():
+        if type(value) is not int or value < 0:
+            raise ManifestError(url, f"{shard!r} has {name!r} {value!r}")
+    _check_hex(digest, 64, shard, url)
+    _check_hex(entry.get("md5sum"), 32, shard, url)
+    return ShardFacts(
+        url=shard,
+        num_samples=entry["nsamples"],
+        num_bytes=entry.get("filesize"),
+        sha256=digest,
+        md5=entry.get("md5sum"),
+    )
+
+
+def _check_hex(value: Any, length: int, shard: str, url: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{length}}}", value):
+        raise ManifestError(url, f"{shard!r} has the checksum {value!r}")
