@@ -1,0 +1,54 @@
+"""The photographs in tests/data are what their licence file says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shardbuild.codecs.decoders import decode_sample
+
+PHOTOS = Path(__file__).parent / "data" / "photos"
+LICENSE = PHOTOS.parent / "LICENSE.md"
+PICTURES = sorted(PHOTOS.glob("*/*.jpg"))
+
+
+def test_thirteen_labels_have_five_samples_each_in_under_5_mb():
+    labels = {picture.parent.name for picture in PICTURES}
+    assert len(labels) == 13
+    assert len(PICTURES) == 65
+    files = [path for path in PHOTOS.rglob("*") if path.is_file()]
+    assert len(files) == 3 * 65
+    assert sum(path.stat().st_size for path in files) < 5_000_000
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.stem)
+def test_a_photograph_has_its_text_and_facts(picture):
+    sample = decode_sample(
+        {
+            extension: picture.with_suffix(f".{extension}").read_bytes()
+            for extension in ("jpg", "json", "txt")
+        }
+    )
+    facts = sample["json"]
+    assert sample["jpg"].shape[:2] == (facts["height"], facts["width"])
+    left, upper, right, lower = facts["box"]
+    assert (right - left, lower - upper) == (facts["width"], facts["height"])
+    assert facts["license"] in {"public domain", "CC0-1.0"}
+    assert len(sample["txt"].split()) >= 2
+    assert ("Detail, " in sample["txt"]) == ("-" in picture.stem)
+
+
+def test_the_licence_names_each_label_with_its_author_and_source():
+    rows = {
+        cells[1]: line
+        for line in LICENSE.read_text("utf-8").splitlines()
+        if len(cells := [cell.strip() for cell in line.split("|")]) == 7
+    }
+    for picture in PICTURES:
+        facts = json.loads(picture.with_suffix(".json").read_text("utf-8"))
+        row = rows[picture.parent.name]
+        assert facts["author"] in row
+        assert facts["source"].partition(": ")[2] in row
+        assert facts["url"] is None or facts["url"] in row
