@@ -22,6 +22,7 @@ __all__ = [
     "decode_image",
     "encode_image",
     "open_image",
+    "to_16_bits",
     "to_mode",
 ]
 
@@ -143,13 +144,18 @@ def _to_8_bits(image: Image) -> Image:
     import numpy as np
     import PIL.Image
 
-    pixels = np.asarray(_to_16_bits(image)).astype(np.uint32)
+    pixels = np.asarray(to_16_bits(image)).astype(np.uint32)
     return PIL.Image.fromarray(
         ((pixels * 255 + _MAX_16 // 2) // _MAX_16).astype(np.uint8)
     )
 
 
-def _to_16_bits(image: Image) -> Image:
+def to_16_bits(image: Image) -> Image:
+    """Convert a Pillow image of integer pixels (``I``...) to the mode I;16.
+
+    Raises:
+        ValueError: the pixels leave 0...65535.
+    """
     if image.mode == "I":
         low, high = image.getextrema()
         if not (_is_16_bits(low) and _is_16_bits(high)):
@@ -187,7 +193,7 @@ def encode_image(value: Any, extension: str) -> bytes:
 
 def _as_mode_of(image: Image, modes: tuple[str, ...], extension: str) -> Image:
     if image.mode.startswith("I") and "I;16" in modes:
-        return _to_16_bits(image)
+        return to_16_bits(image)
     if image.mode in modes:
         return image
     if image.mode == "L" and modes == ("1",) and _is_black_and_white(image):
