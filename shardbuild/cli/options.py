@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "COUNT",
+    "SIZE",
     "add_common_options",
     "argument_type",
     "make_parser",
@@ -55,18 +57,21 @@ def parse_bytes(text: str) -> int:
     return int(num_bytes)
 
 
-def parse_count(text: str) -> int:
-    """Read a whole number above 0, such as 100, 10_000 or 1e6.
+def parse_count(text: str, *, least: int = 1) -> int:
+    """Read a whole number of at least ``least``, such as 100, 10_000 or 1e6.
 
-    >>> parse_count("10_000"), parse_count("1e6")
-    (10000, 1000000)
+    >>> parse_count("10_000"), parse_count("1e6"), parse_count("0", least=0)
+    (10000, 1000000, 0)
+
+    Raises:
+        ValueError: It is no such number.
     """
     try:
         count = decimal.Decimal(text)
     except decimal.InvalidOperation:
         raise ValueError(f"{text!r} is no number") from None
-    if not count.is_finite() or count < 1 or count != int(count):
-        raise ValueError(f"{text!r} is not a whole number above 0")
+    if not count.is_finite() or count < least or count != int(count):
+        raise ValueError(f"{text!r} is not a whole number of at least {least}")
     return int(count)
 
 
@@ -97,6 +102,10 @@ def argument_type(parse: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return parse_argument
+
+
+COUNT = argument_type(parse_count)
+SIZE = argument_type(parse_bytes)
 
 
 def make_parser(command: str, description: str) -> argparse.ArgumentParser:

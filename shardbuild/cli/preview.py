@@ -70,7 +70,9 @@ def _compact_json(data: bytes) -> bytes:
         value = json.loads(data)
     except (ValueError, RecursionError):
         return data
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
+        errors="backslashreplace"
+    )
 
 
 def _text(data: bytes) -> str | None:

@@ -33,7 +33,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("urls", nargs="+", metavar="URL", help="shards to look into")
     parser.add_argument(
         "--count",
-        type=options.argument_type(options.parse_count),
+        type=options.COUNT,
         default=5,
         metavar="N",
         help="how many samples of each shard (default: 5)",

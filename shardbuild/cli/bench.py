@@ -1,0 +1,131 @@
+"""``shardbuild bench``: what our speed is, as ratios within the same minute."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardbuild.bench.catalog import WORKLOADS
+from shardbuild.bench.results import (
+    as_records,
+    as_table,
+    machine_line,
+    machine_record,
+)
+from shardbuild.bench.session import describe_machine, run_workload, scratch_folder
+from shardbuild.bench.workloads import Scene
+from shardbuild.cli import options
+from shardbuild.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from shardbuild.bench.session import Result
+
+__all__ = ["parse", "run"]
+
+DESCRIPTION = """\
+Measure reading, writing, converting and reshuffling on data made here.
+
+Every workload runs its contestants in turns, round by round, beside a raw baseline
+(readinto, a raw write, dd, bare codec calls), on a warm cache; what is told are
+medians of the ratios within a round, and how far they went. --peers adds webdataset,
+wids, tarfile and Dask's groupby, checked to give the same bytes, and says of each of
+shardbuild's own floors whether it was met.
+
+Exit status 0: measured; 1: something failed, or, with --strict, a floor was missed."""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments of ``shardbuild bench``."""
+    parser = options.make_parser("bench", DESCRIPTION)
+    count = options.argument_type(options.parse_count)
+    parser.add_argument(
+        "workloads",
+        nargs="*",
+        metavar="WORKLOAD",
+        help=f"one or more of {', '.join(WORKLOADS)} (default: all)",
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="measure others too (extra `bench`)"
+    )
+    parser.add_argument(
+        "--rounds", type=count, default=5, metavar="N", help="default: 5"
+    )
+    parser.add_argument(
+        "--samples",
+        type=count,
+        default=20_000,
+        metavar="N",
+        help="small samples, of 3 KB (default: 20000)",
+    )
+    parser.add_argument(
+        "--photos",
+        type=count,
+        default=1_500,
+        metavar="N",
+        help="photographs, of 100 KB (default: 1500)",
+    )
+    parser.add_argument(
+        "--workers", type=count, default=2, metavar="N", help="default: 2"
+    )
+    parser.add_argument("--seed", type=int, default=7, metavar="N", help="default: 7")
+    parser.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="where the data is made (default: in memory where the system has a place)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit status 1 if a floor was missed"
+    )
+    options.add_common_options(parser)
+    args = parser.parse_intermixed_args(argv)
+    for name in args.workloads:
+        if name not in WORKLOADS:
+            parser.error(f"{name!r} is no workload: {', '.join(WORKLOADS)}")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the workloads and print each as soon as it is measured."""
+    machine = describe_machine()
+    _print(machine_record(machine) if args.json else machine_line(machine))
+    missed = 0
+    with scratch_folder(args.folder) as folder:
+        scene = Scene(Path(folder), args.samples, args.photos, args.workers, args.seed)
+        for name in args.workloads or WORKLOADS:
+            try:
+                result = run_workload(
+                    WORKLOADS[name], scene, args.rounds, with_peers=args.peers
+                )
+            except MissingExtraError as error:
+                # Named, or a peer that was asked for: it has to be there.
+                if args.workloads or args.peers:
+                    raise
+                _print_not_run(name, error, as_json=args.json)
+                continue
+            _print_result(result, as_json=args.json)
+            missed += sum(not verdict.is_met for verdict in result.verdicts)
+    return 1 if args.strict and missed else 0
+
+
+def _print(line: str | dict[str, object]) -> None:
+    print(line if isinstance(line, str) else json.dumps(line), flush=True)
+
+
+def _print_result(result: Result, *, as_json: bool) -> None:
+    if as_json:
+        for record in as_records(result):
+            _print(record)
+    else:
+        _print("\n" + as_table(result))
+
+
+def _print_not_run(name: str, error: MissingExtraError, *, as_json: bool) -> None:
+    if as_json:
+        _print({"kind": "not run", "workload": name, "problem": str(error)})
+    else:
+        _print(f"\n{name}: not run: {error}")

@@ -1,0 +1,135 @@
+"""What the package promises as a whole."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shardbuild
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "shardbuild").rglob("*.py"))
+HEAVY = {"PIL", "dask", "distributed", "fsspec", "numpy", "torch", "zmq"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Run ``code`` in a child process and return the packages it loaded."""
+    report = "import json, sys; print(json.dumps(sorted(sys.modules)))"
+    child = [sys.executable, "-c", f"{code}\n{report}"]
+    printed = subprocess.run(child, check=True, capture_output=True, cwd=ROOT).stdout
+    return {name.partition(".")[0] for name in json.loads(printed)}
+
+
+def test_import_shardbuild_loads_nothing_heavy():
+    loaded = loaded_by("import shardbuild")
+    assert "shardbuild" in loaded
+    assert not loaded & HEAVY
+
+
+def test_reading_a_shard_loads_neither_dask_nor_pillow():
+    loaded = loaded_by("import shardbuild; shardbuild.read_samples, shardbuild.verify")
+    assert not loaded & {"PIL", "dask", "distributed", "fsspec", "torch"}
+
+
+@pytest.mark.parametrize("name", shardbuild.__all__)
+def test_each_public_name_resolves_and_tells_what_it_is(name):
+    value = getattr(shardbuild, name)
+    assert value is getattr(shardbuild, name)
+    if callable(value):
+        assert (value.__doc__ or "").strip()
+
+
+def test_all_is_sorted_and_complete():
+    assert list(shardbuild.__all__) == sorted(set(shardbuild.__all__))
+    assert set(shardbuild.__all__) <= set(dir(shardbuild))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'WebDataset'"):
+        _ = shardbuild.WebDataset
+
+
+def test_what_type_checkers_see_is_what_resolves():
+    """The imports under TYPE_CHECKING name the same modules as the lazy table."""
+    tree = ast.parse((ROOT / "shardbuild" / "__init__.py").read_text())
+    guarded = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        alias.name: statement.module
+        for node in guarded
+        for statement in node.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert seen == shardbuild._HOME_OF
+
+
+def test_readme_names_exactly_the_public_names():
+    text = (ROOT / "README.md").read_text()
+    table = text.partition("## The API")[2].partition("\n## ")[0]
+    first_cells = [line.split("|")[1] for line in table.splitlines() if "|" in line]
+    named = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
+    assert named == set(shardbuild.__all__)
+
+
+def imports_of(path: Path) -> list[tuple[str, int]]:
+    """Return each imported module's name, with the line."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append((node.module, node.lineno))
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_no_module_unpickles(path):
+    """Data is never code: nothing here can turn bytes into calls."""
+    names = {name.partition(".")[0] for name, _ in imports_of(path)}
+    assert not names & {"cPickle", "dill", "marshal", "pickle", "shelve"}
+    assert "allow_pickle=True" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_no_module_calls_hash(path):
+    """``hash`` of a text differs between processes: nothing may depend on it."""
+    calls = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "hash"
+    ]
+    assert not calls
+
+
+def test_no_module_is_over_four_hundred_lines_of_code():
+    sizes = {path.name: len(code_lines(path)) for path in MODULES}
+    assert {name: size for name, size in sizes.items() if size > 400} == {}
+
+
+def code_lines(path: Path) -> set[int]:
+    """Return the numbers of the lines that hold code: no comments, no docstrings."""
+    tree = ast.parse(path.read_text())
+    lines = {
+        number
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt)
+        for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    text = path.read_text().splitlines()
+    return {n for n in lines if text[n - 1].strip() and text[n - 1].strip()[0] != "#"}
+
+
+def test_the_versions_agree():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## {re.escape(shardbuild.__version__)}\b", changelog, re.M)

@@ -1,0 +1,100 @@
+"""The README is true: every block in it runs, and says what it says."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import doctest
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from shardbuild.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def split_console(block: str) -> list[tuple[str, str]]:
+    """Split a console block into its commands, each with what it prints."""
+    assert block.startswith("$ ")
+    parts = [part.partition("\n") for part in f"\n{block}".split("\n$ ")[1:]]
+    return [(command, printed) for command, _, printed in parts]
+
+
+def extras() -> set[str]:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return set(parser["options.extras_require"])
+
+
+def check_step(step: list[str], printed: str) -> None:
+    """Run one command of a console block, or check what cannot be run in a test."""
+    if step[:3] == ["pip", "install", "-e"]:
+        wanted = re.fullmatch(r"\.(?:\[([a-z0-9,]+)\])?", step[3])
+        assert wanted
+        assert set(filter(None, (wanted[1] or "").split(","))) <= extras()
+    elif step == ["pytest"]:
+        assert "-m pytest" in (ROOT / ".ci" / "run").read_text()
+    else:
+        assert step[0] == "shardbuild"
+        check_command(step[1:], printed)
+
+
+def check_command(argv: list[str], printed: str) -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert main(argv) == 0
+    said = output.getvalue()
+    checker = doctest.OutputChecker()
+    assert checker.check_output(printed, said, FLAGS), f"{argv} printed:\n{said}"
+
+
+def check_python(block: str, names: dict[str, object]) -> None:
+    test = doctest.DocTestParser().get_doctest(block, names, "README", "README.md", 0)
+    assert test.examples
+    said = io.StringIO()
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    runner.run(test, out=said.write, clear_globs=False)
+    assert runner.failures == 0, said.getvalue()
+    names.update(test.globs)
+
+
+def test_every_block_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    for name in ("jobs", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    blocks = FENCE.findall(README)
+    assert README.count("```") == 2 * len(blocks)
+    for kind, block in blocks:
+        if kind == "python":
+            check_python(block, names)
+            continue
+        assert kind == "console", f"a fence of kind {kind!r} is not executed"
+        for command, printed in split_console(block):
+            *before, last = command.split(" && ")
+            for step in before:
+                check_step(shlex.split(step), "")
+            check_step(shlex.split(last), printed)
+
+
+def test_ci_installs_what_the_readme_installs():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "pip install -e '.[dev]' && pytest" in README
+    assert "pip install -q -e '.[dev]'" in script
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_is_in_the_table(name):
+    (row,) = re.findall(rf"^\| `shardbuild {name} .*` \| (.*) \|$", README, re.M)
+    assert row == COMMANDS[name].summary
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
