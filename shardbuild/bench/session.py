@@ -1,0 +1,104 @@
+"""Running workloads, one after the other."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardbuild.bench.peers import versions
+from shardbuild.bench.targets import Verdict, judge
+from shardbuild.bench.timing import Contestant, Role, Timing, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shardbuild.bench.workloads import Scene, Workload
+
+__all__ = ["Machine", "Result", "describe_machine", "run_workload", "scratch_folder"]
+
+_PACKAGES = (
+    "numpy", "pillow", "isal", "zstandard", "dask", "fsspec", "s3fs",
+    "webdataset", "wids", "torch",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the figures come from."""
+
+    python: str
+    system: str
+    num_cpus: int
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one workload gave."""
+
+    workload: str
+    title: str
+    unit: str
+    num_samples: int
+    num_bytes: int
+    num_rounds: int
+    timings: tuple[Timing, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def describe_machine() -> Machine:
+    """Tell what the figures depend on.
+
+    >>> describe_machine().num_cpus >= 1
+    True
+    """
+    return Machine(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        num_cpus=len(os.sched_getaffinity(0)),
+        packages=versions(_PACKAGES),
+    )
+
+
+def run_workload(
+    workload: Workload, scene: Scene, num_rounds: int, *, with_peers: bool
+) -> Result:
+    """Prepare a workload's data and let everybody do it, in turns.
+
+    Raises:
+        MissingExtraError: a peer, or a package the workload needs, is not installed.
+        ShardbuildError: somebody did not do the work right.
+    """
+    try:
+        case = workload.prepare(scene)
+        groups: list[tuple[Role, Sequence[Contestant]]] = [
+            ("baseline", workload.baseline(case)),
+            ("ours", workload.ours(case)),
+            ("peer", workload.peers(case) if with_peers else []),
+        ]
+        contestants = [(role, each) for role, group in groups for each in group]
+        timings = measure(contestants, num_rounds, warm_up=workload.warm_up)
+    finally:
+        scene.resources.close()
+    return Result(
+        workload.name,
+        workload.title,
+        workload.unit,
+        case.num_samples,
+        case.num_bytes,
+        num_rounds,
+        tuple(timings),
+        tuple(judge(workload.name, timings)),
+    )
+
+
+def scratch_folder(parent: str | None) -> tempfile.TemporaryDirectory[str]:
+    """Make a folder that goes away, in memory where there is room for that."""
+    shared_memory = Path("/dev/shm")  # a name that Linux gives everywhere
+    if parent is None and os.access(shared_memory, os.W_OK):
+        parent = str(shared_memory)
+    return tempfile.TemporaryDirectory(prefix="shardbuild-bench-", dir=parent)

@@ -1,0 +1,170 @@
+"""Interleaved rounds and the ratios within them."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+__all__ = [
+    "Contestant",
+    "Spread",
+    "Timing",
+    "compare",
+    "fastest",
+    "measure",
+    "spread_of",
+]
+
+Role = Literal["baseline", "ours", "peer"]
+
+
+def _nothing() -> None:
+    """Do nothing: what a contestant without a check or a reset does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One way to do a workload's work."""
+
+    name: str
+    run: Callable[[], int | None]
+    """The timed part. Returns the peak bytes of the processes it watched, if it did."""
+    check: Callable[[], None] = _nothing
+    """Raises if the work was not done right. Called once, outside of the timed part."""
+    reset: Callable[[], None] = _nothing
+    """Called before each run, outside of the timed part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a contestant took in each round."""
+
+    name: str
+    role: Role
+    wall: tuple[float, ...]
+    """Seconds."""
+    cpu: tuple[float, ...]
+    """Seconds of all threads, and of the processes that were started and waited for."""
+    peak_bytes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of some rounds, and how far they went."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread_of(values: Iterable[float]) -> Spread:
+    """Summarise what the rounds gave.
+
+    >>> spread_of([3.0, 1.0, 2.0])
+    Spread(median=2.0, low=1.0, high=3.0)
+    """
+    rounds = list(values)
+    return Spread(statistics.median(rounds), min(rounds), max(rounds))
+
+
+def compare(above: Sequence[float], below: Sequence[float]) -> Spread:
+    """Divide ``above`` by ``below`` within each round.
+
+    The machine was twice as slow in the second round, and the ratio does not care:
+
+    >>> compare([6.0, 12.0], [2.0, 4.0])
+    Spread(median=3.0, low=3.0, high=3.0)
+    """
+    return spread_of(a / b for a, b in zip(above, below, strict=True))
+
+
+def fastest(rounds: Sequence[Sequence[float]]) -> list[float]:
+    """Take the best contestant of each round.
+
+    >>> fastest([[1.0, 5.0], [2.0, 4.0]])
+    [1.0, 4.0]
+    """
+    return [min(each) for each in zip(*rounds, strict=True)]
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of the children it has waited for."""
+    uses = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in uses)
+
+
+class _Stopwatch:
+    """The rounds of one contestant."""
+
+    def __init__(self, contestant: Contestant) -> None:
+        self.contestant = contestant
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+        self.peak_bytes: list[int] = []
+
+    def run(self) -> None:
+        self.contestant.reset()
+        gc.collect()
+        cpu, wall = _cpu_seconds(), time.perf_counter()
+        peak = self.contestant.run()
+        self.wall.append(time.perf_counter() - wall)
+        self.cpu.append(_cpu_seconds() - cpu)
+        if peak is not None:
+            self.peak_bytes.append(peak)
+
+    def timing(self, role: Role) -> Timing:
+        return Timing(
+            self.contestant.name,
+            role,
+            tuple(self.wall),
+            tuple(self.cpu),
+            tuple(self.peak_bytes),
+        )
+
+
+def measure(
+    contestants: Sequence[tuple[Role, Contestant]], num_rounds: int, *, warm_up: bool
+) -> list[Timing]:
+    """Let the contestants take turns, there and back again, and check their work.
+
+    Args:
+        contestants: each with its role; their order is turned round in every second
+            round, so that none always follows the same one.
+        num_rounds: how often each runs.
+        warm_up: each runs once more, untimed, before the first round, so that imports
+            and caches cost nobody anything.
+
+    Raises:
+        ShardbuildError: a contestant did not do what it had to do.
+
+    >>> one = Contestant("one", run=lambda: None)
+    >>> [timing] = measure([("ours", one)], 3, warm_up=True)
+    >>> timing.name, timing.role, len(timing.wall)
+    ('one', 'ours', 3)
+    """
+    watches = [_Stopwatch(contestant) for _, contestant in contestants]
+    if warm_up:
+        for _, contestant in contestants:
+            contestant.reset()
+            contestant.run()
+            contestant.check()
+    # What was made for the bench is not looked through by every later collection.
+    gc.collect()
+    gc.freeze()
+    try:
+        for number in range(num_rounds):
+            for watch in watches if number % 2 == 0 else reversed(watches):
+                watch.run()
+                if number == 0 and not warm_up:
+                    watch.contestant.check()
+    finally:
+        gc.unfreeze()
+    pairs = zip(watches, contestants, strict=True)
+    return [watch.timing(role) for watch, (role, _) in pairs]

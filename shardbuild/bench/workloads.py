@@ -1,0 +1,190 @@
+"""What a workload is, and where it runs."""
+
+from __future__ import annotations
+
+import filecmp
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shardbuild.bench.datasets import (
+    DIALECTS,
+    make_photo_samples,
+    make_small_samples,
+    renamed,
+    write_compressed,
+    write_tar,
+)
+from shardbuild.bench.timing import Contestant
+from shardbuild.errors import SampleError, ShardbuildError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shardbuild.shards.samples import Sample
+
+__all__ = ["Case", "Scene", "Workload", "check_file", "check_samples"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The place and the sizes that the workloads of one call share."""
+
+    folder: Path
+    """An empty folder; the caller removes it."""
+    num_samples: int = 20_000
+    """Small samples."""
+    num_photos: int = 1_500
+    num_workers: int = 2
+    seed: int = 7
+    resources: ExitStack = field(default_factory=ExitStack)
+    """What a workload started, and what stops when it ends."""
+
+    @functools.cached_property
+    def small(self) -> list[Sample]:
+        return make_small_samples(self.num_samples, self.seed)
+
+    @functools.cached_property
+    def img(self) -> list[Sample]:
+        return make_photo_samples(self.num_photos, self.seed)
+
+    def samples(self, size: str) -> list[Sample]:
+        """Give the ``small`` or the ``img`` samples."""
+        return {"small": lambda: self.small, "img": lambda: self.img}[size]()
+
+    def shard(self, size: str, dialect: str = "ustar", suffix: str = ".tar") -> Path:
+        """Give the path of a shard of all samples of a size, made when first asked."""
+        path = self.folder / f"{size}-{dialect}{suffix}"
+        if not path.exists():
+            if suffix == ".tar":
+                write_tar(path, self.samples(size), DIALECTS[dialect])
+            else:
+                write_compressed(self.shard(size, dialect), path)
+        return path
+
+    def shards(self, size: str, num_shards: int) -> list[Path]:
+        """Give the paths of the samples of a size in several shards."""
+        samples = self.samples(size)
+        step = -(-len(samples) // num_shards)
+        paths = []
+        for number, start in enumerate(range(0, len(samples), step)):
+            path = self.folder / f"{size}-{number:06d}.tar"
+            if not path.exists():
+                write_tar(path, samples[start : start + step], DIALECTS["ustar"])
+            paths.append(path)
+        return paths
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a workload prepared."""
+
+    scene: Scene
+    urls: list[str]
+    samples: Callable[[], Iterable[Sample]]
+    """What is in the shards, in their order: the truth that all are checked against."""
+    num_samples: int
+    num_bytes: int
+    """Of the shards."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.scene.folder
+
+
+def shards_case(scene: Scene, size: str, paths: Sequence[Path]) -> Case:
+    """Make a case of all samples of a size in plain shards."""
+    samples = scene.samples(size)
+    return Case(
+        scene,
+        urls=[str(path) for path in paths],
+        samples=lambda: samples,
+        num_samples=len(samples),
+        num_bytes=sum(path.stat().st_size for path in paths),
+    )
+
+
+def dialects_case(scene: Scene, size: str, *dialects: str) -> Case:
+    """Make a case of one shard in each of some dialects, all with the same samples."""
+    paths = [scene.shard(size, dialect) for dialect in dialects]
+    samples = scene.samples(size)
+
+    def truth() -> Iterator[Sample]:
+        for dialect in dialects:
+            yield from renamed(samples, DIALECTS[dialect])
+
+    return Case(
+        scene,
+        urls=[str(path) for path in paths],
+        samples=truth,
+        num_samples=len(samples) * len(dialects),
+        num_bytes=sum(path.stat().st_size for path in paths),
+    )
+
+
+Contestants = Callable[[Case], Sequence[Contestant]]
+
+
+def nobody(case: Case) -> Sequence[Contestant]:
+    """Nobody else does this."""
+    del case
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A row: what is done, how its data is made, and who does it."""
+
+    name: str
+    title: str
+    prepare: Callable[[Scene], Case]
+    baseline: Contestants
+    """What the machine can do. The first one is what shares are given of."""
+    ours: Contestants
+    peers: Contestants = nobody
+    """Imports what it needs, or raises MissingExtraError."""
+    unit: str = "samples"
+    """What is counted a second."""
+    warm_up: bool = True
+
+
+def check_samples(url: str, got: Iterable[Sample], true: Iterable[Sample]) -> None:
+    """Compare samples with what they have to be, their meta fields but for the key.
+
+    Raises:
+        SampleError: a sample differs, or there are too few or too many.
+
+    >>> check_samples("a.tar", [{"__key__": "1", "cls": b"5", "__url__": "a"}],
+    ...               [{"__key__": "1", "cls": b"5"}])
+    >>> check_samples("a.tar", [{"__key__": "1", "cls": b"6"}],
+    ...               [{"__key__": "1", "cls": b"5"}])
+    Traceback (most recent call last):
+      ...
+    shardbuild.errors.SampleError: a.tar: sample '1': differs from what was written
+    """
+    expected = iter(true)
+    for sample in got:
+        fields = {
+            name: value
+            for name, value in sample.items()
+            if name == "__key__" or not name.startswith("__")
+        }
+        wanted = next(expected, None)
+        if fields != wanted:
+            raise SampleError(url, "differs from what was written", fields["__key__"])
+    missing = next(expected, None)
+    if missing is not None:
+        raise SampleError(url, "is missing", missing["__key__"])
+
+
+def check_file(got: Path, true: Path) -> None:
+    """Compare two files byte by byte.
+
+    Raises:
+        ShardbuildError: they differ.
+    """
+    if not filecmp.cmp(got, true, shallow=False):
+        raise ShardbuildError(str(got), f"is not the same bytes as {str(true)!r}")

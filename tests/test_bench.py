@@ -1,0 +1,432 @@
+"""The bench measures what it says, and finds those who do not do the work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from shardbuild.bench import peers
+from shardbuild.bench.catalog import WORKLOADS
+from shardbuild.bench.datasets import (
+    DIALECTS,
+    make_photo_samples,
+    make_small_samples,
+    renamed,
+    write_compressed,
+    write_tar,
+)
+from shardbuild.bench.memory import run_watched
+from shardbuild.bench.results import as_records, as_table
+from shardbuild.bench.session import run_workload, scratch_folder
+from shardbuild.bench.shaped_server import Shape, shaped_server
+from shardbuild.bench.targets import TARGETS, Target, judge
+from shardbuild.bench.timing import Contestant, Timing, measure
+from shardbuild.bench.workloads import Scene, check_file, check_samples
+from shardbuild.cli import bench
+from shardbuild.errors import MissingExtraError, SampleError, ShardbuildError
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return Scene(tmp_path, num_samples=40, num_photos=20, num_workers=2)
+
+
+# Rounds
+
+
+def test_contestants_take_turns_there_and_back_again():
+    ran = []
+    pair = [Contestant(name, run=lambda name=name: ran.append(name)) for name in "ab"]
+    measure([("ours", each) for each in pair], 3, warm_up=False)
+    assert "".join(ran) == "abbaab"
+
+
+def test_a_warm_up_is_not_timed():
+    ran = []
+    one = Contestant("one", run=lambda: ran.append(1))
+    [timing] = measure([("ours", one)], 2, warm_up=True)
+    assert len(ran) == 3
+    assert len(timing.wall) == len(timing.cpu) == 2
+
+
+@pytest.mark.parametrize("warm_up", [True, False])
+def test_work_is_checked_once_and_reset_before_every_run(warm_up):
+    happened = []
+    one = Contestant(
+        "one",
+        run=lambda: happened.append("run"),
+        check=lambda: happened.append("check"),
+        reset=lambda: happened.append("reset"),
+    )
+    measure([("ours", one)], 2, warm_up=warm_up)
+    assert happened.count("check") == 1
+    assert happened[:3] == ["reset", "run", "check"]
+    assert happened.count("reset") == happened.count("run") == 2 + warm_up
+
+
+def test_wrong_work_ends_the_bench():
+    def check():
+        raise ShardbuildError("a.tar", "is wrong")
+
+    with pytest.raises(ShardbuildError, match="is wrong"):
+        measure([("ours", Contestant("one", lambda: None, check))], 1, warm_up=True)
+
+
+def test_peak_memory_is_kept_where_it_is_known():
+    known = Contestant("known", run=lambda: 5)
+    unknown = Contestant("unknown", run=lambda: None)
+    timings = measure([("ours", known), ("peer", unknown)], 2, warm_up=False)
+    assert [timing.peak_bytes for timing in timings] == [(5, 5), ()]
+
+
+# Data
+
+
+def test_the_same_seed_makes_the_same_samples():
+    assert make_small_samples(3, seed=1) == make_small_samples(3, seed=1)
+    assert make_small_samples(3, seed=1) != make_small_samples(3, seed=2)
+    photos = make_photo_samples(3, seed=1, num_distinct=2)
+    assert len({photo["jpg"] for photo in photos}) == 3
+
+
+def test_small_samples_have_the_sizes_that_targets_are_about():
+    for sample in make_small_samples(50, seed=0):
+        assert len(sample["bin"]) == 3000
+        assert len(sample["cls"]) == 20
+        assert 180 <= len(sample["json"]) <= 200
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_dialect_is_read_back_by_tarfile(name, tmp_path):
+    samples = make_small_samples(5, seed=0)
+    write_tar(tmp_path / "a.tar", samples, DIALECTS[name])
+    got = peers.read_by_tarfile([str(tmp_path / "a.tar")], "r:")
+    check_samples(name, got, renamed(samples, DIALECTS[name]))
+
+
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("ustar", b"0"),
+        ("pax-mtime", b"x0"),
+        ("long-ustar", b"0"),
+        ("long-gnu", b"L0"),
+        ("long-pax", b"x0"),
+        ("foreign-pax", b"x0"),
+    ],
+)
+def test_a_dialect_has_the_headers_it_stands_for(name, types, tmp_path):
+    write_tar(tmp_path / "a.tar", make_small_samples(1, seed=0), DIALECTS[name])
+    with (tmp_path / "a.tar").open("rb") as stream:
+        found = b""
+        while (block := stream.read(512))[:1] != b"\0":
+            found += block[156:157]
+            size = int(block[124:135], 8)
+            stream.seek(-(-size // 512) * 512, 1)
+    assert found == types * 3
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_compressing_makes_the_same_bytes_every_time(suffix, tmp_path):
+    write_tar(tmp_path / "a.tar", make_small_samples(3, seed=0))
+    made = []
+    for name in ("b", "c"):
+        write_compressed(tmp_path / "a.tar", tmp_path / f"{name}.tar{suffix}")
+        made.append((tmp_path / f"{name}.tar{suffix}").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_data_is_made_once(scene):
+    path = scene.shard("small")
+    made = path.stat().st_mtime_ns
+    assert scene.shard("small").stat().st_mtime_ns == made
+    assert scene.samples("small") is scene.samples("small")
+    assert scene.shards("small", 4) == scene.shards("small", 4)
+
+
+# Checks
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda samples: samples[:-1], "is missing"),
+        (lambda samples: [*samples, samples[0]], "differs"),
+        (lambda samples: [samples[1], samples[0], *samples[2:]], "differs"),
+        (lambda samples: [{**samples[0], "cls": b"9"}, *samples[1:]], "differs"),
+        (lambda samples: [{**samples[0], "txt": b""}, *samples[1:]], "differs"),
+    ],
+    ids=["missing", "surplus", "swapped", "changed", "extra-field"],
+)
+def test_a_contestant_that_reads_something_else_is_found(spoil, problem):
+    samples = make_small_samples(4, seed=0)
+    check_samples("a.tar", samples, samples)
+    with pytest.raises(SampleError, match=problem):
+        check_samples("a.tar", spoil(samples), samples)
+
+
+def test_a_contestant_that_writes_other_bytes_is_found(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"2")
+    check_file(tmp_path / "a", tmp_path / "a")
+    with pytest.raises(ShardbuildError, match="not the same bytes"):
+        check_file(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_missing_peer_names_the_extra_that_brings_it():
+    with pytest.raises(MissingExtraError, match=r"shardbuild\[bench\]") as raised:
+        peers.load_peer("a_peer_that_nobody_has.module")
+    assert raised.value.package == "a_peer_that_nobody_has"
+
+
+def test_wids_is_loaded_without_leaving_a_false_torch_behind():
+    code = (
+        "import importlib.util, sys\n"
+        "from shardbuild.bench.peers import load_wids\n"
+        "had = importlib.util.find_spec('torch') is not None\n"
+        "assert load_wids().ShardListDataset\n"
+        "assert load_wids() is load_wids()\n"
+        "assert ('torch' in sys.modules) == had\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Targets
+
+
+def _timing(name: str, *wall: float, peak: tuple[int, ...] = ()) -> Timing:
+    return Timing(name, "ours", wall, tuple(2 * each for each in wall), peak)
+
+
+@pytest.fixture
+def targets(monkeypatch):
+    def use(*made):
+        monkeypatch.setattr("shardbuild.bench.targets.TARGETS", made)
+
+    return use
+
+
+def test_a_target_is_met_by_the_median_of_paired_ratios(targets):
+    targets(Target("w", 3, ("other",)))
+    # The medians of the times alone would give 4 / 2; the rounds give 3, 3, 1.
+    timings = [_timing("shardbuild", 1, 2, 4), _timing("other", 3, 6, 4)]
+    [verdict] = judge("w", timings)
+    assert verdict.measured.median == 3
+    assert verdict.is_met
+
+
+@pytest.mark.parametrize(("bound", "is_met"), [(2, True), (2.1, False)])
+def test_a_target_against_several_is_against_the_best_of_each_round(
+    bound, is_met, targets
+):
+    targets(Target("w", bound, ("a", "b")))
+    timings = [_timing("shardbuild", 1, 1), _timing("a", 2, 9), _timing("b", 9, 2)]
+    [verdict] = judge("w", timings)
+    assert verdict.measured.median == 2
+    assert verdict.is_met is is_met
+
+
+@pytest.mark.parametrize("measured", ["wall", "cpu"])
+@pytest.mark.parametrize(("bound", "is_met"), [(1.5, True), (1.4, False)])
+def test_a_target_on_a_cost_is_an_upper_bound(measured, bound, is_met, targets):
+    targets(Target("w", bound, ("other",), measured))
+    [verdict] = judge("w", [_timing("shardbuild", 3), _timing("other", 2)])
+    assert verdict.measured.median == 1.5
+    assert verdict.is_met is is_met
+
+
+def test_a_target_on_memory_is_an_upper_bound(targets):
+    targets(Target("w", 7, (), "bytes"), Target("w", 1.5, ("other",), "memory"))
+    timings = [_timing("shardbuild", 1, peak=(8,)), _timing("other", 1, peak=(4,))]
+    assert [verdict.is_met for verdict in judge("w", timings)] == [False, False]
+    assert [verdict.measured.median for verdict in judge("w", timings)] == [8, 2]
+
+
+def test_a_target_whose_peers_did_not_run_is_not_judged(targets):
+    targets(Target("w", 3, ("other",)), Target("v", 3, ("other",)))
+    assert judge("w", [_timing("shardbuild", 1)]) == []
+
+
+def test_each_target_is_of_a_workload():
+    assert {target.workload for target in TARGETS} <= set(WORKLOADS)
+
+
+# Workloads
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_runs_with_its_peers_and_judges_all_its_targets(name, scene):
+    result = run_workload(WORKLOADS[name], scene, 1, with_peers=True)
+    wanted = [target for target in TARGETS if target.workload == name]
+    assert [verdict.target for verdict in result.verdicts] == wanted
+    assert {timing.role for timing in result.timings} >= {"baseline", "ours"}
+    table = as_table(result)
+    for timing in result.timings:
+        assert timing.name in table
+    records = [json.loads(json.dumps(record)) for record in as_records(result)]
+    kinds = [record["kind"] for record in records]
+    assert kinds.count("timing") == len(result.timings)
+    assert kinds.count("target") == len(wanted)
+    assert all(record["workload"] == name for record in records)
+
+
+def test_a_table_says_which_floors_were_missed(scene, targets):
+    targets(
+        Target("read-small", 1e9, ("readinto",)),
+        Target("read-small", 1e-9, ("readinto",)),
+        Target("read-small", 1, (), "bytes"),
+    )
+    result = run_workload(WORKLOADS["read-small"], scene, 1, with_peers=False)
+    assert [verdict.is_met for verdict in result.verdicts[:2]] == [False, True]
+    assert as_table(result).count("NOT MET") == 1
+
+
+# The far object server
+
+
+@pytest.fixture
+def far_object(tmp_path):
+    (tmp_path / "a.bin").write_bytes(bytes(range(256)) * 4096)
+    with shaped_server(tmp_path, Shape(0.001, 1e9)) as url:
+        yield f"{url}/bucket/a.bin"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "start", "stop"),
+    [("0-0", 0, 1), ("5-300000", 5, 300001), ("1048570-", 1048570, 1048576)],
+)
+def test_the_server_gives_ranges(wanted, start, stop, far_object):
+    request = urllib.request.Request(far_object, headers={"Range": f"bytes={wanted}"})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 206
+        assert answer.headers["Content-Range"] == f"bytes {start}-{stop - 1}/1048576"
+        assert answer.read() == (bytes(range(256)) * 4096)[start:stop]
+
+
+def test_the_server_gives_a_whole_object_and_its_size(far_object):
+    with urllib.request.urlopen(far_object) as answer:
+        assert answer.read() == bytes(range(256)) * 4096
+    head = urllib.request.Request(far_object, method="HEAD")
+    with urllib.request.urlopen(head) as answer:
+        assert answer.headers["Content-Length"] == "1048576"
+        assert answer.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "headers", "status"),
+    [("x", {}, 404), ("", {"Range": "bytes=1048576-"}, 416)],
+)
+def test_the_server_refuses_what_is_not_there(suffix, headers, status, far_object):
+    request = urllib.request.Request(far_object + suffix, headers=headers)
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(request)
+    with raised.value:
+        assert raised.value.code == status
+
+
+# Memory
+
+
+def test_memory_of_a_process_and_its_children_is_seen():
+    grandchild = "b = bytearray(64 << 20); input()"
+    child = (
+        "import subprocess, sys\n"
+        f"c = subprocess.Popen([sys.executable, '-c', {grandchild!r}],\n"
+        "                     stdin=subprocess.PIPE)\n"
+        "b = bytearray(32 << 20)\n"
+        "import threading; threading.Event().wait(0.5)\n"
+        "c.communicate(b'\\n')\n"
+    )
+    assert run_watched([sys.executable, "-c", child]) > 96 << 20
+
+
+def test_a_watched_command_that_fails_is_an_error():
+    with pytest.raises(ShardbuildError, match="told why"):
+        run_watched([sys.executable, "-c", "raise SystemExit('told why')"])
+
+
+# The command
+
+
+TINY = ["--rounds", "1", "--samples", "20", "--photos", "4"]
+
+
+def _bench(*arguments: str) -> int:
+    return bench.run(bench.parse(arguments))
+
+
+def test_the_command_prints_a_table(capsys, tmp_path):
+    assert _bench("read-small", "index-img", *TINY, "--folder", str(tmp_path)) == 0
+    out = capsys.readouterr().out
+    assert "read-small: " in out
+    assert "index-img: " in out
+    assert "readinto" in out
+    assert "webdataset " not in out.partition("\n")[2]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_prints_json_lines(capsys):
+    assert _bench("write-small", *TINY, "--json", "--peers") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["kind"] == "machine"
+    names = {line["contestant"] for line in lines[1:] if line["kind"] == "timing"}
+    assert {"raw write", "shardbuild", "webdataset mtime=0", "tarfile"} <= names
+    targets = [line for line in lines if line["kind"] == "target"]
+    assert [line["bound"] for line in targets] == [14, 10]
+
+
+def test_strict_tells_a_missed_floor_by_its_status(capsys, targets):
+    targets(Target("read-small", 1e9, ("readinto",)))
+    assert _bench("read-small", *TINY) == 0
+    assert _bench("read-small", *TINY, "--strict") == 1
+    assert "NOT MET" in capsys.readouterr().out
+
+
+def test_an_unknown_workload_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as raised:
+        bench.parse(["read-everything"])
+    assert raised.value.code == 2
+    assert "read-small" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_workload_whose_package_is_missing_is_told_not_hidden(
+    as_json, capsys, monkeypatch
+):
+    def missing(scene):
+        raise MissingExtraError("shardbuild bench", "s3fs", "s3")
+
+    from dataclasses import replace
+
+    far = replace(WORKLOADS["stream-s3"], prepare=missing)
+    monkeypatch.setattr(bench, "WORKLOADS", {"stream-s3": far})
+    assert _bench(*TINY, *["--json"] * as_json) == 0
+    out = capsys.readouterr().out
+    assert "not run" in out
+    assert "shardbuild[s3]" in out
+    with pytest.raises(MissingExtraError):
+        _bench("stream-s3", *TINY)
+
+
+def test_the_scratch_folder_goes_where_it_is_told_and_away(tmp_path):
+    with scratch_folder(str(tmp_path)) as folder:
+        assert Path(folder).parent == tmp_path
+        (Path(folder) / "a.tar").touch()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tarfile_itself_writes_the_reference(tmp_path):
+    write_tar(tmp_path / "a.tar", make_small_samples(2, seed=0))
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        members = tar.getmembers()
+    assert {(each.uname, each.mode, each.mtime) for each in members} == {
+        ("bigdata", 0o444, 0)
+    }
+    assert (tmp_path / "a.tar").stat().st_size % 10240 == 0
