@@ -47,7 +47,7 @@ def _labels(number: int, width: int, height: int) -> dict[str, bytes]:
         "id": number,
         "width": width,
         "height": height,
-        "caption": f"photograph {number:09d} of a made data set, as seen by nobody ever",
+        "caption": f"photograph {number:09d} of a made data set that nobody ever saw",
         "source": "shardbuild bench",
         "license": "CC0-1.0",
         "checked": number % 3 == 0,

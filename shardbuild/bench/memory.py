@@ -49,8 +49,10 @@ def unshared_bytes(pid: int) -> int:
     return _anonymous_bytes(pid) + sum(map(unshared_bytes, _children(pid)))
 
 
-def run_watched(command: Sequence[str]) -> int:
+def run_watched(command: Sequence[str]) -> int | None:
     """Run a command to its end and return the peak of its unshared memory, in bytes.
+
+    None where the system does not tell (it does on Linux).
 
     Raises:
         ShardbuildError: the command failed.
@@ -72,4 +74,4 @@ def run_watched(command: Sequence[str]) -> int:
         watcher.join()
     if child.returncode:
         raise ShardbuildError(command[0], f"failed: {said.decode()[-2000:]}")
-    return peak
+    return peak or None

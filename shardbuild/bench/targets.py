@@ -93,7 +93,10 @@ TARGETS = (
 )
 
 
-def _measured(target: Target, ours: Timing, others: Sequence[Timing]) -> Spread:
+def _measured(target: Target, ours: Timing, others: Sequence[Timing]) -> Spread | None:
+    """Take what a target is about; None where the system did not tell the memory."""
+    if target.measure in {"memory", "bytes"} and not ours.peak_bytes:
+        return None
     if target.measure == "bytes":
         return spread_of(ours.peak_bytes)
     if target.measure == "speed":
@@ -122,6 +125,8 @@ def judge(workload: str, timings: Sequence[Timing]) -> list[Verdict]:
             continue
         others = [ran[name] for name in target.against]
         measured = _measured(target, ran[target.ours], others)
+        if measured is None:
+            continue
         holds = operator.ge if target.measure == "speed" else operator.le
         verdicts.append(Verdict(target, measured, holds(measured.median, target.bound)))
     return verdicts
