@@ -1,0 +1,66 @@
+"""Bytes in and out of anywhere: open, publish, list, fetch by ranges, count."""
+
+from __future__ import annotations
+
+from shardbuild.storage.fetch import RangeSource, read_range
+from shardbuild.storage.gopen import gopen
+from shardbuild.storage.listing import FileFacts, find_files
+from shardbuild.storage.meter import Meter, metered
+from shardbuild.storage.publish import (
+    AtomicFile,
+    open_atomic,
+    read_bytes,
+    remove_leftovers,
+    write_bytes,
+)
+from shardbuild.storage.stores import (
+    UrlFacts,
+    exists,
+    free_bytes,
+    list_names,
+    remove,
+    remove_tree,
+    stat_url,
+    stat_urls,
+)
+from shardbuild.storage.urls import (
+    StorageOptions,
+    expand_urls,
+    is_remote,
+    join_url,
+    local_path,
+    protocol_of,
+    resolve_listed,
+    split_url,
+)
+
+__all__ = [
+    "AtomicFile",
+    "FileFacts",
+    "Meter",
+    "RangeSource",
+    "StorageOptions",
+    "UrlFacts",
+    "exists",
+    "expand_urls",
+    "find_files",
+    "free_bytes",
+    "gopen",
+    "is_remote",
+    "join_url",
+    "list_names",
+    "local_path",
+    "metered",
+    "open_atomic",
+    "protocol_of",
+    "read_bytes",
+    "read_range",
+    "remove",
+    "remove_leftovers",
+    "remove_tree",
+    "resolve_listed",
+    "split_url",
+    "stat_url",
+    "stat_urls",
+    "write_bytes",
+]

@@ -1,0 +1,245 @@
+"""Many ranges of one file or object at once."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from shardbuild.errors import StorageError
+from shardbuild.storage.filesystems import store_error
+from shardbuild.storage.meter import current_meter
+from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from shardbuild.storage.sources import Source
+
+__all__ = ["RangeSource", "read_range"]
+
+_MAX_GAP = 64 << 10
+_MAX_VIEWS = 1024  # IOV_MAX of Linux
+
+
+class RangeSource:
+    """Reads given ranges of a url into given buffers.
+
+    Local ranges that touch are one ``preadv``. Ranges of a store that are at
+    most ``max_gap`` bytes apart are one request; requests run in parallel under
+    a budget of 64 MiB, and each answer's length is checked. Good in threads and,
+    opened anew, after a fork.
+
+    >>> from shardbuild.storage import write_bytes
+    >>> write_bytes("memory://doc/ranges.bin", bytes(range(10)))
+    >>> first, second = bytearray(2), bytearray(3)
+    >>> with RangeSource("memory://doc/ranges.bin") as source:
+    ...     source.read_into([7, 0], [memoryview(first), memoryview(second)])
+    >>> first.hex(), second.hex()
+    ('0708', '000102')
+    """
+
+    def __init__(
+        self,
+        url: str,
+        storage_options: StorageOptions | None = None,
+        *,
+        max_gap: int = _MAX_GAP,
+    ) -> None:
+        if protocol_of(url) in (None, "pipe"):
+            raise StorageError(url, "is a stream: it has no ranges")
+        self.url = url
+        self._options = storage_options
+        self._max_gap = max_gap
+        self._meter = current_meter()
+        self._fd = -1
+        self._source: Source | None = None
+        path = local_path(url)
+        if path is not None:
+            try:
+                self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise store_error(url, error) from error
+        else:
+            from shardbuild.storage.sources import open_source
+
+            self._source = open_source(url, storage_options)
+
+    def read_into(self, offsets: Sequence[int], views: Sequence[memoryview]) -> None:
+        """Fill each view with the bytes that start at its offset.
+
+        Raises:
+            StorageError: A range could not be read whole; names its offset.
+        """
+        if self._source is not None:
+            self._read_remote(self._source, offsets, views)
+        elif self._fd >= 0:
+            self._read_local(offsets, views)
+        else:
+            raise ValueError("I/O operation on closed source")
+
+    def _read_local(self, offsets: Sequence[int], views: Sequence[memoryview]) -> None:
+        run: list[memoryview] = []
+        start = end = -1
+        for offset, view in zip(offsets, views, strict=True):
+            if offset == end and len(run) < _MAX_VIEWS:
+                run.append(view)
+            else:
+                if run:
+                    self._pread(start, run, end - start)
+                run = [view]
+                start = end = offset
+            end += len(view)
+        if run:
+            self._pread(start, run, end - start)
+
+    def _pread(self, start: int, views: list[memoryview], num_bytes: int) -> None:
+        done = 0
+        while done < num_bytes:
+            try:
+                got = os.preadv(self._fd, views, start + done)
+            except OSError as error:
+                problem = f"at byte {start + done}: {error.strerror}"
+                raise StorageError(self.url, problem) from error
+            self._meter.count_read(got)
+            done += got
+            if done == num_bytes:
+                return
+            if not got:
+                problem = f"ends at byte {start + done}, before {start + num_bytes}"
+                raise StorageError(self.url, problem)
+            views = _after(views, got)
+
+    def _read_remote(
+        self, source: Source, offsets: Sequence[int], views: Sequence[memoryview]
+    ) -> None:
+        from shardbuild.storage.ranges import BLOCK_BYTES, BUDGET_BYTES
+
+        source.check_process()
+        window = BUDGET_BYTES // BLOCK_BYTES if source.is_parallel else 1
+        waiting: dict[Future[bytes], _Request] = {}
+        try:
+            for request in _requests(offsets, views, self._max_gap):
+                if len(waiting) >= window:
+                    self._collect(waiting)
+                waiting[source.start(request.start, request.stop)] = request
+            while waiting:
+                self._collect(waiting)
+        finally:
+            for future in waiting:
+                future.cancel()
+            source.count(self._meter)
+
+    def _collect(self, waiting: dict[Future[bytes], _Request]) -> None:
+        done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            request = waiting.pop(future)
+            try:
+                data = future.result()
+            except Exception as error:
+                raise store_error(self.url, error) from error
+            request.hand_out(data)
+
+    def close(self) -> None:
+        """Let go of the file; closing twice is safe."""
+        fd, self._fd, self._source = self._fd, -1, None
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> RangeSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+
+@dataclass(slots=True)
+class _Request:
+    """One range to ask for, and the views that it fills."""
+
+    start: int
+    stop: int
+    pieces: list[tuple[int, memoryview]] = field(default_factory=list)
+
+    def hand_out(self, data: bytes) -> None:
+        answer = memoryview(data)
+        for offset, view in self.pieces:
+            at = offset - self.start
+            view[:] = answer[at : at + len(view)]
+
+
+def _requests(
+    offsets: Sequence[int], views: Sequence[memoryview], max_gap: int
+) -> Iterator[_Request]:
+    """Ranges in order of offset: near ones together, large ones in blocks."""
+    current: _Request | None = None
+    for offset, view in _pieces(offsets, views):
+        stop = offset + len(view)
+        if current is not None and _fits(current, offset, stop, max_gap):
+            current.stop = max(current.stop, stop)
+        else:
+            if current is not None:
+                yield current
+            current = _Request(offset, stop)
+        current.pieces.append((offset, view))
+    if current is not None:
+        yield current
+
+
+def _fits(request: _Request, offset: int, stop: int, max_gap: int) -> bool:
+    from shardbuild.storage.ranges import BLOCK_BYTES
+
+    return offset - request.stop <= max_gap and stop - request.start <= BLOCK_BYTES
+
+
+def _pieces(
+    offsets: Sequence[int], views: Sequence[memoryview]
+) -> Iterator[tuple[int, memoryview]]:
+    from shardbuild.storage.ranges import BLOCK_BYTES
+
+    pairs = zip(offsets, views, strict=True)
+    for offset, view in sorted(pairs, key=lambda pair: pair[0]):
+        for first in range(0, len(view), BLOCK_BYTES):
+            yield offset + first, view[first : first + BLOCK_BYTES]
+
+
+def _after(views: list[memoryview], done: int) -> list[memoryview]:
+    """What is left to fill of some views once ``done`` bytes are there."""
+    left = []
+    for view in views:
+        skip = min(done, len(view))
+        done -= skip
+        if skip < len(view):
+            left.append(view[skip:])
+    return left
+
+
+def read_range(
+    url: str, start: int, stop: int, *, storage_options: StorageOptions | None = None
+) -> bytes:
+    """The bytes of a url from ``start`` up to, not including, ``stop``.
+
+    >>> from shardbuild.storage import write_bytes
+    >>> write_bytes("memory://doc/range.txt", b"0123456789")
+    >>> read_range("memory://doc/range.txt", 2, 5)
+    b'234'
+
+    Raises:
+        StorageError: The file ends before ``stop``, or cannot be read.
+    """
+    buffer = bytearray(max(0, stop - start))
+    if buffer:
+        with RangeSource(url, storage_options) as source:
+            source.read_into([start], [memoryview(buffer)])
+    return bytes(buffer)

@@ -1,0 +1,118 @@
+"""Open any url for reading or writing bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from shardbuild.storage.filesystems import store_error
+from shardbuild.storage.meter import current_meter
+from shardbuild.storage.publish import open_atomic
+from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LocalReader", "gopen"]
+
+
+def gopen(
+    url: str, mode: str = "rb", *, storage_options: StorageOptions | None = None
+) -> BinaryIO:
+    """Open a url: a path, any ``protocol://`` of fsspec, ``pipe:command``, ``-``.
+
+    Reading (``rb``) gives an unbuffered binary file: ``readinto`` may fill less
+    than asked, and 0 bytes mean that all was read and the source is content.
+    Objects of a store come by parallel ranges, retried, in at most 64 MiB.
+
+    Writing (``wb``) publishes at ``close`` and only then: under an exception in
+    a ``with`` block, by ``discard()``, or by being forgotten, nothing becomes
+    visible. A command gets its end of input only when all was written.
+
+    >>> with gopen("memory://doc/gopen.txt", "wb") as file:
+    ...     _ = file.write(b"bytes")
+    >>> gopen("memory://doc/gopen.txt").read()
+    b'bytes'
+    >>> gopen("pipe:echo hello; exit 3").read()
+    Traceback (most recent call last):
+    ...
+    shardbuild.errors.PipeError: pipe:echo hello; exit 3: the command ended with \
+exit status 3
+
+    Raises:
+        StorageError: There is no such file, or it cannot be opened.
+        PipeError: The command failed; raised by reads, writes and ``close``.
+        MissingExtraError: The store's package is not installed.
+        ValueError: The mode is neither ``rb`` nor ``wb``.
+    """
+    if mode == "rb":
+        return _open_to_read(url, storage_options)
+    if mode == "wb":
+        return _open_to_write(url, storage_options)
+    raise ValueError(f"expected mode 'rb' or 'wb', got mode={mode!r}")
+
+
+def _open_to_read(url: str, options: StorageOptions | None) -> BinaryIO:
+    path = local_path(url)
+    if path is not None:
+        return cast("BinaryIO", LocalReader(path, url))
+    protocol = protocol_of(url)
+    opened: Any
+    if protocol in (None, "pipe"):
+        from shardbuild.storage.pipes import PipeReader, StdinReader
+
+        opened = StdinReader() if protocol is None else PipeReader(url)
+    else:
+        from shardbuild.storage.ranges import open_store
+
+        opened = open_store(url, options)
+    return cast("BinaryIO", opened)
+
+
+def _open_to_write(url: str, options: StorageOptions | None) -> BinaryIO:
+    protocol = protocol_of(url)
+    opened: Any
+    if protocol in (None, "pipe"):
+        from shardbuild.storage.pipes import PipeWriter, StdoutWriter
+
+        opened = StdoutWriter() if protocol is None else PipeWriter(url)
+    else:
+        opened = open_atomic(url, storage_options=options)
+    return cast("BinaryIO", opened)
+
+
+class LocalReader(io.FileIO):
+    """A raw local file that counts its reads and names its url in errors."""
+
+    def __init__(self, path: str, url: str) -> None:
+        self._url = url
+        self._meter = current_meter()
+        try:
+            super().__init__(path, "rb")
+        except OSError as error:
+            raise store_error(url, error) from error
+        with contextlib.suppress(OSError, AttributeError):  # a fifo, or macOS
+            os.posix_fadvise(self.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    def readinto(self, buffer: Any) -> int:
+        num_bytes = self._guarded(super().readinto, buffer)
+        self._meter.count_read(num_bytes)
+        return cast("int", num_bytes)
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = self._guarded(super().read, size)
+        self._meter.count_read(len(data))
+        return cast("bytes", data)
+
+    def readall(self) -> bytes:
+        data = self._guarded(super().readall)
+        self._meter.count_read(len(data))
+        return cast("bytes", data)
+
+    def _guarded(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            raise store_error(self._url, error) from error

@@ -1,0 +1,208 @@
+"""Reading an object of a store from its beginning to its end, fast.
+
+One connection to a store is slow, many are not: blocks of 8 MiB are fetched
+ahead, eight at once, and handed out in order. The budget bounds what is in
+flight and kept, whatever the size of the object.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from shardbuild.errors import StorageError
+from shardbuild.storage.filesystems import (
+    filesystem_of,
+    protocol_of_filesystem,
+    store_error,
+)
+from shardbuild.storage.meter import current_meter
+from shardbuild.storage.sources import NoRangesError, Source, open_source
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from shardbuild.storage.urlparts import StorageOptions
+
+__all__ = ["BLOCK_BYTES", "BUDGET_BYTES", "StoreReader", "StreamReader", "open_store"]
+
+BLOCK_BYTES = 8 << 20
+BUDGET_BYTES = 64 << 20
+
+
+def open_store(url: str, options: StorageOptions | None) -> io.RawIOBase:
+    """Open an object of a store for reading forward.
+
+    Raises:
+        StorageError: There is no such object, or it cannot be reached.
+    """
+    fs, path = filesystem_of(url, options)
+    # fsspec's memory files share one position among all who read them
+    in_memory = protocol_of_filesystem(fs) == "memory"
+    if not in_memory and not getattr(fs, "async_impl", False):
+        return StreamReader(url, fs, path)
+    source = open_source(url, options)
+    num_bytes = source.num_bytes()
+    if num_bytes is None:
+        return StreamReader(url, fs, path)
+    return StoreReader(source, num_bytes, fallback=(fs, path))
+
+
+class StoreReader(io.RawIOBase):
+    """Reads ``num_bytes`` of a source by parallel ranges, in order."""
+
+    def __init__(
+        self, source: Source, num_bytes: int, *, fallback: tuple[Any, str] | None = None
+    ) -> None:
+        super().__init__()
+        self.name = source.url
+        self._source = source
+        self._num_bytes = num_bytes
+        self._fallback = fallback
+        self._stream: StreamReader | None = None
+        self._meter = current_meter()
+        self._window = BUDGET_BYTES // BLOCK_BYTES if source.is_parallel else 1
+        self._ahead: deque[Future[bytes]] = deque()
+        self._asked = 0
+        self._block = memoryview(b"")
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the front of ``buffer``; 0 only at the very end.
+
+        Raises:
+            StorageError: The store fails, also after the retries, or its
+                object changed while it was read.
+        """
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        if self._stream is not None:
+            return self._stream.readinto(buffer)
+        if not self._block and not self._next_block():
+            return 0 if self._stream is None else self._stream.readinto(buffer)
+        num_bytes = min(len(self._block), len(buffer))
+        buffer[:num_bytes] = self._block[:num_bytes]
+        self._block = self._block[num_bytes:]
+        self._position += num_bytes
+        return num_bytes
+
+    def readall(self) -> bytes:
+        """All that is left, without the small steps of the base class."""
+        pieces = []
+        while self._block or (self._stream is None and self._next_block()):
+            pieces.append(self._block)
+            self._position += len(self._block)
+            self._block = memoryview(b"")
+        if self._stream is not None:
+            pieces.append(memoryview(self._stream.readall()))
+        return b"".join(pieces)
+
+    def _next_block(self) -> bool:
+        """Wait for the next block; False at the end, or when it is a stream."""
+        self._ask()
+        if not self._ahead:
+            return False
+        self._source.check_process()
+        future = self._ahead.popleft()
+        try:
+            self._block = memoryview(future.result())
+        except NoRangesError:
+            future.cancel()
+            self._fall_back()
+            return False
+        except Exception as error:
+            raise store_error(self.name, error) from error
+        self._source.count(self._meter)
+        self._ask()
+        return True
+
+    def _ask(self) -> None:
+        """Keep as many blocks on their way as the budget allows."""
+        while self._asked < self._num_bytes and len(self._ahead) < self._window:
+            stop = min(self._asked + BLOCK_BYTES, self._num_bytes)
+            self._ahead.append(self._source.start(self._asked, stop))
+            self._asked = stop
+
+    def _fall_back(self) -> None:
+        if self._fallback is None or self._position:
+            raise StorageError(self.name, "the server stopped answering ranges")
+        self._forget()
+        fs, path = self._fallback
+        self._stream = StreamReader(self.name, fs, path, num_bytes=self._num_bytes)
+
+    def _forget(self) -> None:
+        for future in self._ahead:
+            future.cancel()
+        self._ahead.clear()
+        self._asked = self._num_bytes
+
+    def close(self) -> None:
+        if not self.closed:
+            self._forget()
+            self._source.count(self._meter)
+            self._block = memoryview(b"")
+            if self._stream is not None:
+                self._stream.close()
+            super().close()
+
+
+class StreamReader(io.RawIOBase):
+    """Any file object of fsspec, with our errors, our counts, and a size check."""
+
+    def __init__(
+        self, url: str, fs: Any, path: str, *, num_bytes: int | None = None
+    ) -> None:
+        super().__init__()
+        self.name = url
+        self._meter = current_meter()
+        self._position = 0
+        self._file: Any = None
+        try:
+            options = {"block_size": 0} if "http" in fs.protocol else {}
+            self._file = fs.open(path, "rb", **options)
+        except Exception as error:
+            raise store_error(url, error) from error
+        size = getattr(self._file, "size", None) if num_bytes is None else num_bytes
+        self._num_bytes = size if isinstance(size, int) else None
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the front of ``buffer``; 0 only at the very end."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        try:
+            data = self._file.read(len(buffer))
+        except Exception as error:
+            problem = store_error(self.name, error).problem
+            problem = f"at byte {self._position}: {problem}"
+            raise StorageError(self.name, problem) from error
+        num_bytes = len(data)
+        buffer[:num_bytes] = data
+        self._position += num_bytes
+        self._meter.count_read(num_bytes)
+        if not num_bytes and len(buffer):
+            self._check_end()
+        return num_bytes
+
+    def _check_end(self) -> None:
+        if self._num_bytes is not None and self._position != self._num_bytes:
+            problem = f"ended at byte {self._position} of {self._num_bytes}"
+            raise StorageError(self.name, problem)
+
+    def close(self) -> None:
+        if not self.closed:
+            if self._file is not None:
+                self._file.close()
+            super().close()

@@ -1,0 +1,284 @@
+"""One object of a store, read by ranges: what S3, GCS, http and others differ in.
+
+A source asks for one range at a time; how many are asked at once, and what is
+kept, is decided in ``ranges``. The first answer pins the object's version, so
+that bytes of two versions are never mixed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from shardbuild.errors import StorageError
+from shardbuild.storage.filesystems import (
+    filesystem_of,
+    protocol_of_filesystem,
+    store_error,
+)
+from shardbuild.storage.retries import retried
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from shardbuild.storage.meter import Meter
+    from shardbuild.storage.urlparts import StorageOptions
+
+__all__ = ["NoRangesError", "Source", "open_source"]
+
+
+class NoRangesError(StorageError):
+    """The server answers a range with the whole object."""
+
+
+class Source:
+    """An object of any store whose fsspec file system has ``_cat_file``."""
+
+    is_parallel = True
+
+    def __init__(self, url: str, fs: Any, path: str) -> None:
+        self.url = url
+        self._num_requests = 0
+        self._num_fetched = 0
+        self._fs = fs
+        self._path = path
+        self._pid = os.getpid()
+
+    def num_bytes(self) -> int | None:
+        """The size that the store gives, None when it gives none."""
+        size: int | None = self._wait(self._submit(self._look()))
+        return size
+
+    def start(self, start: int, stop: int) -> Future[bytes]:
+        """Begin to fetch a range; its answer is never shorter or longer."""
+        return self._submit(self._fetch(start, stop))
+
+    def fetch_all(self) -> bytes:
+        """The whole object by one request."""
+        data: bytes = self._wait(self._submit(self._counted(self._get_all, "")))
+        return data
+
+    def count(self, meter: Meter) -> None:
+        """Tell a meter what was moved since this was last called."""
+        num_bytes, num_requests = self._num_fetched, self._num_requests
+        self._num_fetched -= num_bytes
+        self._num_requests -= num_requests
+        meter.count_read(num_bytes, num_requests)
+
+    def check_process(self) -> None:
+        """Refuse to wait for a loop that runs in our parent process only."""
+        if self._pid != os.getpid():
+            raise StorageError(self.url, "was opened before a fork: open it again")
+
+    def _submit(self, coroutine: Any) -> Future[Any]:
+        future: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self._fs.loop)
+        return future
+
+    def _wait(self, future: Future[Any]) -> Any:
+        try:
+            return future.result()
+        except BaseException as error:
+            future.cancel()
+            if isinstance(error, Exception):
+                raise store_error(self.url, error) from error
+            raise
+
+    async def _fetch(self, start: int, stop: int) -> bytes:
+        async def get() -> bytes:
+            data = await self._get(start, stop)
+            if len(data) != stop - start:
+                problem = f"the store sent {len(data)} of {stop - start} bytes"
+                raise OSError(problem)
+            return data
+
+        return await self._counted(get, f"at byte {start}: ")
+
+    async def _counted(self, get: Callable[[], Awaitable[bytes]], where: str) -> bytes:
+        async def counted() -> bytes:
+            self._num_requests += 1
+            data = await get()
+            self._num_fetched += len(data)
+            return data
+
+        try:
+            return await retried(self.url, counted)
+        except Exception as error:
+            if isinstance(error, NoRangesError):
+                raise
+            raise StorageError(
+                self.url, where + store_error(self.url, error).problem
+            ) from error
+
+    async def _look(self) -> int | None:
+        info = await self._fs._info(self._path)
+        return self._size_in(info)
+
+    def _size_in(self, info: dict[str, Any]) -> int | None:
+        if info.get("type") == "directory":
+            raise StorageError(self.url, "is a folder")
+        size = info.get("size")
+        return None if size is None else int(size)
+
+    async def _get(self, start: int, stop: int) -> bytes:
+        data: bytes = await self._fs._cat_file(self._path, start=start, end=stop)
+        return data
+
+    async def _get_all(self) -> bytes:
+        data: bytes = await self._fs._cat_file(self._path)
+        return data
+
+
+class _S3Source(Source):
+    """Pins the ETag (and the version, when the url names one)."""
+
+    def __init__(self, url: str, fs: Any, path: str) -> None:
+        super().__init__(url, fs, path)
+        bucket, key, version = fs.split_path(path)
+        self._object = {"Bucket": bucket, "Key": key}
+        if version:
+            self._object["VersionId"] = version
+        self._etag: str | None = None
+
+    async def _look(self) -> int | None:
+        info = await self._fs._info(self._path, refresh=True)
+        self._etag = info.get("ETag") or None
+        return self._size_in(info)
+
+    async def _get(self, start: int, stop: int) -> bytes:
+        return await self._get_object(Range=f"bytes={start}-{stop - 1}")
+
+    async def _get_all(self) -> bytes:
+        return await self._get_object()
+
+    async def _get_object(self, **more: str) -> bytes:
+        if self._etag:
+            more["IfMatch"] = self._etag
+        answer = await self._fs._call_s3("get_object", **self._object, **more)
+        self._etag = self._etag or answer.get("ETag")
+        body = answer["Body"]
+        try:
+            data: bytes = await body.read()
+        finally:
+            body.close()
+        return data
+
+
+class _GcsSource(Source):
+    """Pins the generation."""
+
+    _generation: str | None = None
+
+    async def _look(self) -> int | None:
+        self._fs.invalidate_cache()
+        info = await self._fs._info(self._path)
+        self._generation = info.get("generation")
+        return self._size_in(info)
+
+    async def _get(self, start: int, stop: int) -> bytes:
+        return await self._call({"Range": f"bytes={start}-{stop - 1}"})
+
+    async def _get_all(self) -> bytes:
+        return await self._call({})
+
+    async def _call(self, headers: dict[str, str]) -> bytes:
+        where = self._fs.url(self._path, generation=self._generation)
+        answer, data = await self._fs._call("GET", where, headers=headers)
+        self._generation = self._generation or answer.get("x-goog-generation")
+        body: bytes = data
+        return body
+
+
+class _HttpSource(Source):
+    """Pins a strong ETag; knows a server that ignores ranges."""
+
+    _etag: str | None = None
+
+    async def _look(self) -> int | None:
+        info = await self._fs._info(self._path)
+        if info.get("partial") is False:
+            return None
+        self._pin(info.get("ETag"))
+        return self._size_in(info)
+
+    def _pin(self, etag: str | None) -> None:
+        if etag and not etag.startswith("W/"):
+            self._etag = self._etag or etag
+
+    async def _get(self, start: int, stop: int) -> bytes:
+        headers = dict(self._fs.kwargs.get("headers", {}))
+        headers["Range"] = f"bytes={start}-{stop - 1}"
+        headers["Accept-Encoding"] = "identity"
+        if self._etag:
+            headers["If-Match"] = self._etag
+        options = {**self._fs.kwargs, "headers": headers}
+        session = await self._fs.set_session()
+        async with session.get(self._fs.encode_url(self._path), **options) as answer:
+            self._fs._raise_not_found_for_status(answer, self._path)
+            if answer.status != 206:
+                raise NoRangesError(self.url, "the server does not answer ranges")
+            self._pin(answer.headers.get("ETag"))
+            data: bytes = await answer.read()
+        return data
+
+
+class _OrdinarySource(Source):
+    """A store whose file system is not asynchronous: one range at a time."""
+
+    is_parallel = False
+
+    def __init__(self, url: str, fs: Any, path: str) -> None:
+        super().__init__(url, fs, path)
+        self._lock = threading.Lock()
+
+    def num_bytes(self) -> int | None:
+        try:
+            return self._size_in(self._fs.info(self._path))
+        except Exception as error:
+            raise store_error(self.url, error) from error
+
+    def start(self, start: int, stop: int) -> Future[bytes]:
+        future: Future[bytes] = Future()
+        self._num_requests += 1
+        try:
+            with self._lock:
+                data = self._fs.cat_file(self._path, start=start, end=stop)
+            self._num_fetched += len(data)
+        except Exception as error:  # noqa: BLE001 - told when the future is asked
+            future.set_exception(store_error(self.url, error))
+            return future
+        if len(data) == stop - start:
+            future.set_result(data)
+        else:
+            problem = f"at byte {start}: got {len(data)} of {stop - start} bytes"
+            future.set_exception(StorageError(self.url, problem))
+        return future
+
+    def fetch_all(self) -> bytes:
+        self._num_requests += 1
+        try:
+            data: bytes = self._fs.cat_file(self._path)
+        except Exception as error:
+            raise store_error(self.url, error) from error
+        self._num_fetched += len(data)
+        return data
+
+
+_SOURCES: dict[str, type[Source]] = {
+    "gcs": _GcsSource,
+    "gs": _GcsSource,
+    "http": _HttpSource,
+    "https": _HttpSource,
+    "s3": _S3Source,
+    "s3a": _S3Source,
+}
+
+
+def open_source(url: str, options: StorageOptions | None = None) -> Source:
+    """The source for a url of a store; nothing is asked of the store yet."""
+    fs, path = filesystem_of(url, options)
+    if not getattr(fs, "async_impl", False):
+        return _OrdinarySource(url, fs, path)
+    return _SOURCES.get(protocol_of_filesystem(fs), Source)(url, fs, path)

@@ -1,0 +1,276 @@
+"""What is there: sizes, fingerprints, names; and taking it away."""
+
+from __future__ import annotations
+
+# A url is a str and stays one: no Path in between.
+# ruff: noqa: PTH
+import os
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shardbuild.errors import StorageError
+from shardbuild.storage.filesystems import (
+    filesystem_of,
+    is_missing,
+    protocol_of_filesystem,
+    store_error,
+    without_caches,
+)
+from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "UrlFacts",
+    "exists",
+    "free_bytes",
+    "list_names",
+    "remove",
+    "remove_tree",
+    "stat_url",
+    "stat_urls",
+]
+
+_STAT_THREADS = 32
+_DELETED_AT_ONCE = 1000  # keys in one request of S3
+
+
+@dataclass(frozen=True, slots=True)
+class UrlFacts:
+    """What is known of a url without reading it."""
+
+    url: str
+    num_bytes: int | None
+    """None for a stream, and where a server does not tell."""
+    fingerprint: str
+    """Differs when the content does: size and time, or the store's own mark."""
+
+
+def stat_url(url: str, storage_options: StorageOptions | None = None) -> UrlFacts:
+    """Size and fingerprint of a url; never from a cached listing.
+
+    >>> from shardbuild.storage import write_bytes
+    >>> write_bytes("memory://doc/facts.txt", b"12345")
+    >>> stat_url("memory://doc/facts.txt").num_bytes
+    5
+
+    Raises:
+        StorageError: There is no such file.
+    """
+    if protocol_of(url) in (None, "pipe"):
+        return UrlFacts(url, None, "stream")
+    path = local_path(url)
+    if path is not None:
+        return _local_facts(url, path)
+    info = _info(url, storage_options)
+    if info.get("type") == "directory":
+        raise StorageError(url, "is a folder")
+    return _facts_of(url, info)
+
+
+def stat_urls(
+    urls: Sequence[str], storage_options: StorageOptions | None = None
+) -> list[UrlFacts]:
+    """``stat_url`` of many urls, in order; stores are asked 32 times at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    remote = [url for url in urls if not _is_near(url)]
+    if len(remote) <= 1:
+        return [stat_url(url, storage_options) for url in urls]
+    with ThreadPoolExecutor(min(_STAT_THREADS, len(remote))) as pool:
+        futures = [
+            pool.submit(copy_context().run, stat_url, url, storage_options)
+            for url in remote
+        ]
+        try:
+            far = {url: f.result() for url, f in zip(remote, futures, strict=True)}
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [far[url] if url in far else stat_url(url) for url in urls]
+
+
+def _is_near(url: str) -> bool:
+    return protocol_of(url) in (None, "pipe", "file", "memory")
+
+
+def _local_facts(url: str, path: str) -> UrlFacts:
+    import stat
+
+    try:
+        facts = os.stat(path)
+    except OSError as error:
+        raise store_error(url, error) from error
+    if stat.S_ISDIR(facts.st_mode):
+        raise StorageError(url, "is a folder")
+    if not stat.S_ISREG(facts.st_mode):
+        return UrlFacts(url, None, "stream")
+    return UrlFacts(url, facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}")
+
+
+def _info(url: str, options: StorageOptions | None) -> dict[str, Any]:
+    fs, path = filesystem_of(*without_caches(url, options))
+    try:
+        fs.invalidate_cache()
+        info: dict[str, Any] = fs.info(path)
+    except Exception as error:
+        raise store_error(url, error) from error
+    return info
+
+
+_MARKS = ("generation", "ETag", "etag", "md5Hash", "Content-MD5", "Digest", "CRC")
+_TIMES = ("LastModified", "Last-Modified", "mtime", "modified", "created", "date_time")
+
+
+def _facts_of(url: str, info: dict[str, Any]) -> UrlFacts:
+    size = info.get("size")
+    num_bytes = None if size is None else int(size)
+    marks = (info[name] for name in _MARKS + _TIMES if info.get(name))
+    mark = str(next(marks, "unmarked")).strip('"')
+    return UrlFacts(url, num_bytes, f"{num_bytes}-{mark}")
+
+
+def exists(url: str, storage_options: StorageOptions | None = None) -> bool:
+    """Whether there is such a file or folder.
+
+    Raises:
+        StorageError: The store cannot be asked: that is no "no".
+    """
+    path = local_path(url)
+    if path is not None:
+        return os.path.exists(path)
+    if protocol_of(url) in (None, "pipe"):
+        return True
+    try:
+        _info(url, storage_options)
+    except StorageError as error:
+        if error.__cause__ is not None and is_missing(error.__cause__):
+            return False
+        raise
+    return True
+
+
+def list_names(
+    folder_url: str, storage_options: StorageOptions | None = None
+) -> list[str]:
+    """Sorted names directly inside a folder; none if there is no such folder.
+
+    >>> from shardbuild.storage import write_bytes
+    >>> write_bytes("memory://doc/names/a.txt", b"")
+    >>> list_names("memory://doc/names"), list_names("memory://doc/nothing")
+    (['a.txt'], [])
+    """
+    path = local_path(folder_url)
+    try:
+        if path is not None:
+            return sorted(os.listdir(path or "."))
+        fs, path = filesystem_of(*without_caches(folder_url, storage_options))
+        fs.invalidate_cache()
+        found = fs.ls(path, detail=False)
+    except Exception as error:
+        if is_missing(error):
+            return []
+        raise store_error(folder_url, error) from error
+    folder = path.strip("/")
+    inside = (name for name in found if name.strip("/") != folder)
+    return sorted(name.rstrip("/").rpartition("/")[2] for name in inside)
+
+
+def remove(url: str, storage_options: StorageOptions | None = None) -> None:
+    """Delete one file; a missing one is no error."""
+    path = local_path(url)
+    try:
+        if path is not None:
+            os.unlink(path)
+            return
+        fs, path = filesystem_of(*without_caches(url, storage_options))
+        fs.rm_file(path)
+    except Exception as error:
+        if not is_missing(error):
+            raise store_error(url, error) from error
+
+
+def remove_tree(folder_url: str, storage_options: StorageOptions | None = None) -> None:
+    """Delete a folder with all that is in it; a missing one is no error.
+
+    Raises:
+        StorageError: Something is left, or the url names a whole bucket or disk.
+    """
+    path = local_path(folder_url)
+    if path is not None:
+        _remove_local_tree(folder_url, path)
+        return
+    fs, path = filesystem_of(*without_caches(folder_url, storage_options))
+    protocol = protocol_of_filesystem(fs)
+    in_bucket = protocol in ("s3", "s3a", "gs", "gcs")
+    if not path.strip("/") or (in_bucket and "/" not in path.strip("/")):
+        raise StorageError(folder_url, "is no folder that may be removed")
+    try:
+        fs.invalidate_cache()
+        if protocol in ("s3", "s3a"):
+            _remove_s3_tree(fs, path)
+        else:
+            fs.rm(path, recursive=True)
+    except Exception as error:
+        if not is_missing(error):
+            raise store_error(folder_url, error) from error
+
+
+def _remove_local_tree(url: str, path: str) -> None:
+    import shutil
+
+    if os.path.realpath(path) == "/" or not path:
+        raise StorageError(url, "is no folder that may be removed")
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise store_error(url, error) from error
+
+
+def _remove_s3_tree(fs: Any, path: str) -> None:
+    """Delete every key under the folder, and its empty marker.
+
+    Ours because s3fs does not look at the errors of a bulk delete, and because
+    SeaweedFS keeps an empty folder that only the delete of its marker removes.
+    """
+    bucket, key, _ = fs.split_path(path)
+    prefix = key.rstrip("/") + "/"
+    token: dict[str, str] = {}
+    while True:
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
+        keys = [item["Key"] for item in page.get("Contents", [])]
+        for first in range(0, len(keys), _DELETED_AT_ONCE):
+            _delete_keys(fs, bucket, keys[first : first + _DELETED_AT_ONCE])
+        if not page.get("IsTruncated"):
+            break
+        token = {"ContinuationToken": page["NextContinuationToken"]}
+    fs.call_s3("delete_object", Bucket=bucket, Key=prefix)
+    fs.invalidate_cache()
+
+
+def _delete_keys(fs: Any, bucket: str, keys: list[str]) -> None:
+    wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+    answer = fs.call_s3("delete_objects", Bucket=bucket, Delete=wanted)
+    errors = answer.get("Errors", [])
+    if errors:
+        first = errors[0]
+        raise OSError(f"{first.get('Key')!r} was not deleted: {first.get('Message')}")
+
+
+def free_bytes(url: str) -> int | None:
+    """Free space on the local disk that holds a url; None for a store.
+
+    The url need not exist yet: its nearest folder that does counts.
+    """
+    path = local_path(url)
+    if path is None:
+        return None
+    folder = os.path.abspath(path)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_frsize
