@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -268,15 +268,19 @@ class TestPreview:
         assert preview("json", b'"\\ud800"') == r"\ud800"[:0] + '"\\ud800"'
 
 
+if TYPE_CHECKING:
+    from shardbuild import Sample
+
+
 def job(
-    sample: dict[str, object],
+    sample: Sample,
     *,
     size: int,
     quality: float = 0.9,
     mode: Literal["fit", "fill"] = "fit",
     upscale: bool = False,
     font: str | None = None,
-) -> dict[str, object]:
+) -> Sample:
     """Resize pictures
     without distortion.
 

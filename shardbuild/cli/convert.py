@@ -109,7 +109,7 @@ def _add_job(parser: argparse.ArgumentParser, job: Job) -> None:
     parser.set_defaults(**job.defaults)
     if job.transform is not None:
         try:
-            add_job_options(parser, job.transform)
+            add_job_options(parser, job.transform, job.help)
         except ValueError as error:
             raise PlanError(job.url, str(error)) from error
 

@@ -19,7 +19,9 @@ Transform = Callable[..., Any]
 READERS: dict[type, Callable[[str], Any]] = {int: int, float: float, str: str}
 
 
-def add_job_options(parser: argparse.ArgumentParser, transform: Transform) -> None:
+def add_job_options(
+    parser: argparse.ArgumentParser, transform: Transform, about: str = ""
+) -> None:
     """Give ``parser`` an option for each keyword-only parameter of ``transform``.
 
     Its annotation says how a value is read (``int``, ``float``, ``str``, ``bool``,
@@ -41,10 +43,12 @@ def add_job_options(parser: argparse.ArgumentParser, transform: Transform) -> No
     Raises:
         ValueError: A parameter cannot be an option, or the parser has its name.
     """
-    told = _told_arguments(inspect.getdoc(transform) or "")
-    summary = (inspect.getdoc(transform) or "").partition("\n\n")[0]
-    group = parser.add_argument_group("options of the job", " ".join(summary.split()))
-    types_of = typing.get_type_hints(transform)
+    docstring = inspect.getdoc(transform) or ""
+    told = _told_arguments(docstring)
+    group = parser.add_argument_group(
+        "options of the job", about or docstring.partition("\n\n")[0]
+    )
+    types_of = _types_of(transform)
     for parameter in _options_of(transform):
         flag = "--" + parameter.name.replace("_", "-")
         try:
@@ -72,6 +76,18 @@ def read_job_options(
 def _options_of(transform: Transform) -> list[inspect.Parameter]:
     parameters = inspect.signature(transform).parameters.values()
     return [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def _types_of(transform: Transform) -> dict[str, Any]:
+    """Return the types of the options, and of nothing else.
+
+    The sample's type is often imported for type checkers alone.
+    """
+    names = [parameter.name for parameter in _options_of(transform)]
+    annotations = inspect.get_annotations(transform)
+    wanted = {name: annotations[name] for name in names if name in annotations}
+    holder = types.SimpleNamespace(__annotations__=wanted)
+    return typing.get_type_hints(holder, globalns=transform.__globals__)
 
 
 def _destination(name: str) -> str:

@@ -55,6 +55,9 @@ COMMANDS = {
     "index": Command(
         "shardbuild.cli.index", "write indexes and a manifest for shards of others"
     ),
+    "bench": Command(
+        "shardbuild.cli.bench", "measure the speed of this machine, ours and others'"
+    ),
 }
 
 
