@@ -3,7 +3,7 @@
 By default the shorter side becomes ``--size`` pixels; ``--side longer`` makes
 the whole picture fit into a square. A picture that is small enough is not
 touched, and none is enlarged. The format stays what it was (JPEG, PNG, WebP,
-PBM, PGM, PPM), and so do transparency, 16 bits a pixel, CMYK and the colour
+PBM, PGM, PPM), and so do transparency, 16 bits of grey, CMYK and the colour
 profile; a palette becomes colours. The EXIF orientation is applied, and other
 EXIF data is dropped.
 
@@ -73,7 +73,6 @@ def _resize(
     data: bytes, fit: tuple[int, str], quality: int, *, is_label: bool
 ) -> bytes:
     from PIL import ImageOps
-    from PIL.Image import Resampling
 
     image = open_image(data)
     target = _target_size(image.size, *fit)
@@ -84,18 +83,11 @@ def _resize(
         raise ValueError(f"is a {image.format}, which this job does not write")
     if image_format != "JPEG" and getattr(image, "n_frames", 1) > 1:
         raise ValueError("is an animation")
-    if is_label:
-        smaller = image.resize(target, Resampling.NEAREST)
-    else:
-        # A JPEG decodes at half, a quarter or an eighth of its size, several
-        # times faster; `box` is what the picture covers of the padded pixels.
-        _, box = image.draft(None, target) or (None, None)
-        smaller = _mixable(image).resize(target, Resampling.BICUBIC, box)
-    if image_format == "PPM" and image.mode == "1":
-        smaller = smaller.point([0] * 128 + [255] * 128).convert("1")
+    smaller = _pick(image, target) if is_label else _mix(image, target)
     options = _options(image, image_format, quality, is_label=is_label)
     stream = BytesIO()
-    ImageOps.exif_transpose(smaller).save(stream, image_format, **options)
+    ImageOps.exif_transpose(smaller, in_place=True)
+    smaller.save(stream, image_format, **options)
     return stream.getvalue()
 
 
@@ -108,6 +100,24 @@ def _target_size(size: tuple[int, int], pixels: int, side: str) -> tuple[int, in
     return max(width, 1), max(height, 1)
 
 
+def _pick(image: Image, size: tuple[int, int]) -> Image:
+    from PIL.Image import Resampling
+
+    return image.resize(size, Resampling.NEAREST)
+
+
+def _mix(image: Image, size: tuple[int, int]) -> Image:
+    from PIL.Image import Resampling
+
+    # A JPEG decodes at half, a quarter or an eighth of its size, several times
+    # faster; `box` is what the picture covers of the padded pixels.
+    _, box = image.draft(None, size) or (None, None)
+    smaller = _mixable(image).resize(size, Resampling.BICUBIC, box)
+    if image.format == "PPM" and image.mode == "1":
+        return smaller.point([0] * 128 + [255] * 128).convert("1")
+    return smaller
+
+
 def _mixable(image: Image) -> Image:
     """Return the picture in a mode whose neighbouring pixels may be averaged."""
     image.load()
@@ -115,7 +125,9 @@ def _mixable(image: Image) -> Image:
         return image.convert(WITH_ALPHA.get(image.mode, "RGBA"))
     if image.mode.startswith("I"):
         return to_16_bits(image)
-    return image.convert(WITHOUT_PALETTE.get(image.mode, image.mode))
+    # Converting a picture to the mode that it has would copy it.
+    mode = WITHOUT_PALETTE.get(image.mode)
+    return image.convert(mode) if mode else image
 
 
 def _options(

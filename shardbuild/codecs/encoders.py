@@ -1,7 +1,8 @@
 """Objects to bytes, by extension.
 
 The last component of the extension decides, in any case: ``seg.PNG`` is a
-``png``. Bytes are taken as they are, and text is UTF-8 for every extension.
+``png``. Bytes are taken as they are, and so is text, as UTF-8, for every
+extension: a ``str`` for a ``json`` is a JSON document, not a value to put in one.
 The same value gives the same bytes every time.
 """
 

@@ -137,6 +137,8 @@ def to_mode(image: Image, mode: str) -> Image:
         raise ValueError("has float pixels, whose range is not known")
     if image.mode.startswith("I"):
         image = _to_8_bits(image)
+    if isinstance(image.info.get("transparency"), bytes) and mode != "RGBA":
+        image = image.convert("RGBA")  # a palette of colours with an alpha each
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -253,7 +255,7 @@ def _as_integers(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return pixels.astype(np.uint8) * np.uint8(255)
     if kind == "b" or pixels.dtype == np.uint8:
         return pixels
-    if pixels.dtype == np.uint16 and pixels.ndim == 2:
+    if kind == "u" and pixels.itemsize == 2 and pixels.ndim == 2:
         return pixels.astype("<u2")
     if kind == "f":
         return _from_floats(pixels)

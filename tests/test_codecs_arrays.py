@@ -1,0 +1,141 @@
+"""Arrays as .npy: numpy reads ours, we read numpy's, and damage is an error."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from shardbuild.codecs.arrays import decode_npy, encode_npy
+from shardbuild.codecs.decoders import decode_field
+from shardbuild.errors import DecodeError
+
+ARRAYS = hnp.arrays(
+    hnp.scalar_dtypes() | hnp.array_dtypes() | hnp.nested_dtypes(),
+    hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
+)
+
+
+def as_numpy_saves(array):
+    stream = BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names that are not latin-1 need version 3
+        np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+@given(ARRAYS)
+def test_any_array_round_trips_and_is_what_numpy_saves(array):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = encode_npy(array)
+    assert data == as_numpy_saves(array)
+    back = decode_npy(data)
+    assert back.dtype == array.dtype
+    assert back.shape == array.shape
+    assert back.tobytes() == array.tobytes()
+    assert back.flags.writeable
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<i4", ">i4", "?", "<c8", "<M8[ns]", "S3", "<U2"])
+def test_byte_order_and_memory_order_are_kept(dtype, order):
+    array = np.arange(24).astype(dtype).reshape((2, 3, 4), order=order)
+    back = decode_npy(encode_npy(array))
+    assert back.dtype == array.dtype
+    assert back.flags.c_contiguous == array.flags.c_contiguous
+    np.testing.assert_array_equal(back, array)
+
+
+def test_names_of_fields_beyond_latin_1_come_back():
+    array = np.array([(1, 2.0)], dtype=[("größe", "<i4"), ("长", "<f8")])
+    data = as_numpy_saves(array)
+    assert data[6] == 3
+    assert decode_npy(data).dtype == array.dtype
+
+
+def test_lists_and_scalars_become_arrays():
+    np.testing.assert_array_equal(decode_npy(encode_npy([[1, 2]])), [[1, 2]])
+    assert decode_npy(encode_npy(1.5)).shape == ()
+
+
+WHOLE = as_numpy_saves(np.arange(6, dtype=np.int16).reshape(2, 3))
+
+
+@pytest.mark.parametrize("num_bytes", range(len(WHOLE)))
+def test_a_cut_anywhere_is_an_error(num_bytes):
+    with pytest.raises(DecodeError, match="field 'npy'"):
+        decode_field("npy", WHOLE[:num_bytes])
+
+
+def test_bytes_after_the_array_are_an_error():
+    with pytest.raises(ValueError, match="12 bytes of array, 13 follow"):
+        decode_npy(WHOLE + b"\0")
+
+
+def header(text, version=1):
+    data = text.encode()
+    length = len(data).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + length + data
+
+
+HOSTILE = {
+    "more than memory": (
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': (1 << 60,)}"),
+        "malformed node",
+    ),
+    "more than there is": (
+        header(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({2**60},)}}"),
+        "9223372036854775808 bytes of array, 0 follow",
+    ),
+    "negative": (
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}"),
+        "shape is",
+    ),
+    "bool": (
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': (True,)}"),
+        "shape is",
+    ),
+    "no tuple": (
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': 3}"),
+        "shape is 3",
+    ),
+    "objects": (
+        header("{'descr': '|O', 'fortran_order': False, 'shape': ()}") + b"cos\n",
+        "pickle is never read",
+    ),
+    "code": (header("__import__('os').getpid()"), "malformed node"),
+    "no dict": (header("[1]"), "has not the fields"),
+    "other fields": (header("{'descr': '<f8'}"), "has not the fields"),
+    "version 4": (header("{}", version=4), "version 1, 2 or 3"),
+    "deep": (
+        header("(" * 5000, version=2),
+        "nested|parenthes|unterminated|never closed",
+    ),
+    "long": (header(" " * (1 << 20), version=2), "the header ends at byte"),
+    "no such type": (
+        header("{'descr': 'spam', 'fortran_order': False, 'shape': ()}"),
+        "spam",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_header_is_an_error(case):
+    data, problem = HOSTILE[case]
+    with pytest.raises(DecodeError, match=problem):
+        decode_field("npy", data)
+
+
+@given(st.binary(max_size=200), st.integers(0, len(WHOLE)))
+def test_any_bytes_give_an_array_or_a_decode_error(junk, keep):
+    try:
+        value = decode_field("npy", WHOLE[:keep] + junk)
+    except DecodeError:
+        return
+    assert isinstance(value, np.ndarray)
