@@ -1,13 +1,16 @@
-"""The photographs in tests/data are what their licence file says."""
+"""The photographs in tests/data are what their licence says, and more is to be had."""
 
 from __future__ import annotations
 
+import collections
 import json
 from pathlib import Path
 
 import pytest
 
 from shardbuild.codecs.decoders import decode_sample
+from shardbuild.codecs.images import decode_image
+from tests.real_data import fetch_digits, fetch_stamps
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
 LICENSE = PHOTOS.parent / "LICENSE.md"
@@ -54,3 +57,30 @@ def test_the_licence_names_each_label_with_its_author_and_source():
         assert facts["author"] in row
         assert facts["source"].partition(": ")[2] in row
         assert facts["url"] is None or facts["url"] in row
+
+
+def test_the_stamps_are_samples_of_pictures_texts_and_sounds():
+    stamps = fetch_stamps()
+    assert fetch_stamps() == stamps
+    samples = collections.defaultdict(set)
+    for path in stamps.rglob("*"):
+        if path.is_file():
+            key, extension = path.name.split(".", 1)
+            samples[path.parent / key].add(extension)
+    with_picture = [fields for fields in samples.values() if {"png", "svg"} & fields]
+    assert len(with_picture) > 900
+    assert sum("txt" in fields for fields in with_picture) > 900
+    assert sum("desc_es.ogg" in fields for fields in with_picture) > 800
+    assert len({folder.parent for folder in samples}) > 100
+    assert not list(stamps.rglob("*_desc*"))
+
+
+def test_the_digits_are_five_hundred_of_each():
+    digits = fetch_digits()
+    assert fetch_digits() == digits
+    assert {
+        folder.name: len(list(folder.glob("*.png"))) for folder in digits.iterdir()
+    } == {str(label): 500 for label in range(10)}
+    seven = decode_image(next((digits / "7").iterdir()).read_bytes(), "l8")
+    assert seven.shape == (28, 28)
+    assert seven.max() > 200
