@@ -1,0 +1,246 @@
+"""A tar member by member: exact in every dialect, whatever it costs.
+
+This is what decides about all that the fast scan leaves alone, and what finds
+the words for what is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shardbuild.errors import ShardError, TruncatedShardError
+from shardbuild.shards.samples import KeyRule, skip_reason, split_member
+from shardbuild.shards.tarparse import (
+    BLOCK,
+    FILE,
+    GLOBAL,
+    LONG_LINK,
+    LONG_NAME,
+    MAX_EXTENDED_BYTES,
+    PAX,
+    ZEROS,
+    Header,
+    Overrides,
+    decode_name,
+    is_header,
+    overrides_of,
+    padded,
+    parse_header,
+    parse_pax,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shardbuild.shards.readfacts import ReadFacts
+    from shardbuild.shards.readkeys import KeyLedger
+    from shardbuild.shards.readwindow import Window
+
+__all__ = ["Found", "MemberReader"]
+
+_EXTENDED = frozenset({PAX, LONG_NAME, LONG_LINK, GLOBAL})
+
+
+class _Member(NamedTuple):
+    head: int
+    """Offset of its first header, extended ones included."""
+    name: bytes
+    start: int
+    """Offset of its data."""
+    size: int
+    kind: str
+
+
+class Found(NamedTuple):
+    """One whole sample."""
+
+    sample: dict[str, Any]
+    """``__key__``, and the fields if payloads were asked for."""
+    head: int
+    """Offset of its first header."""
+    members: list[tuple[str, int, int]]
+    """Field, offset of the data and size of each member."""
+    stop: int
+    """Offset after its last member."""
+
+
+class MemberReader:
+    """Reads samples of a window from an offset on, one header at a time."""
+
+    __slots__ = ("_facts", "_key_rule", "_ledger", "_url", "_window", "offset")
+
+    def __init__(
+        self, window: Window, key_rule: KeyRule, ledger: KeyLedger, facts: ReadFacts
+    ) -> None:
+        self._window = window
+        self._url = window.url
+        self._key_rule = key_rule
+        self._ledger = ledger
+        self._facts = facts
+        self.offset: int | None = 0
+        """Where reading goes on; None at the end of all archives."""
+
+    def samples(
+        self, offset: int, max_samples: int, *, payloads: bool
+    ) -> Iterator[Found]:
+        """Read whole samples; ``offset`` is where the first begins.
+
+        Ends after ``max_samples``, or at the end of an archive.
+
+        Raises:
+            ShardError: The shard is damaged, or samples are not whole.
+        """
+        found: Found | None = None
+        while member := self._next(offset):
+            offset = member.start + padded(member.size)
+            field = self._field_of(member)
+            if field is None:
+                continue
+            key, field = field
+            if found is None or key != found.sample["__key__"]:
+                if found is not None:
+                    yield self._closed(found)
+                    max_samples -= 1
+                    if not max_samples:
+                        self.offset = member.head
+                        return
+                found = self._opened(key, member)
+            self._add(found, field, member, payloads=payloads)
+            found = found._replace(stop=offset)
+        after = self._end_of_archive(offset)
+        if found is not None:
+            yield self._closed(found)
+        self.offset = after
+
+    def _field_of(self, member: _Member) -> tuple[str, str] | None:
+        """Key and field of a member; one that has none is counted."""
+        if member.kind != FILE:
+            self._facts.skipped[member.kind] += 1
+            return None
+        name = decode_name(member.name, self._url, member.head)
+        parts = split_member(name, self._key_rule)
+        if parts is None:
+            self._facts.skipped[skip_reason(name)] += 1
+        return parts
+
+    def _opened(self, key: str, member: _Member) -> Found:
+        if key in self._ledger:
+            problem = (
+                f"member {member.name!r} comes after sample {key!r} has ended: "
+                "members of one sample have to be adjacent, and keys to differ"
+            )
+            raise ShardError(self._url, problem, member.head)
+        return Found({"__key__": key}, member.head, [], 0)
+
+    def _closed(self, found: Found) -> Found:
+        self._ledger.add([found.sample["__key__"]])
+        self._facts.num_samples += 1
+        self._facts.num_members += len(found.members)
+        return found
+
+    def _add(
+        self, found: Found, field: str, member: _Member, *, payloads: bool
+    ) -> None:
+        if field == "__key__" or any(field == other for other, _, _ in found.members):
+            problem = f"sample {found.sample['__key__']!r} has {field!r} twice"
+            raise ShardError(self._url, problem, member.head)
+        found.members.append((field, member.start, member.size))
+        if payloads:
+            what = f"member {member.name!r}"
+            data = self._window.payload(member.start, member.size, what)
+            found.sample[field] = data
+
+    def _next(self, offset: int) -> _Member | None:
+        """The member whose headers begin at ``offset``; None at a zero block."""
+        head = offset
+        overrides: dict[str, Overrides] = {}
+        while True:
+            self._window.keep = head
+            block = self._block(offset)
+            if block == ZEROS:
+                if overrides:
+                    raise ShardError(self._url, "an extended header of nothing", head)
+                return None
+            header = parse_header(block, self._url, offset)
+            start = offset + BLOCK
+            if header.kind not in _EXTENDED:
+                break
+            if header.kind in overrides:
+                problem = f"two extended headers ({header.kind}) for one member"
+                raise ShardError(self._url, problem, offset)
+            said = self._extended(header, offset)
+            offset = start + padded(header.size)
+            if header.kind is not GLOBAL:
+                overrides[header.kind] = said
+            elif not overrides:
+                head = offset
+        return self._overridden(header, overrides, head, start)
+
+    def _overridden(
+        self, header: Header, overrides: dict[str, Overrides], head: int, start: int
+    ) -> _Member:
+        name, size = header.name, header.size
+        named = [said.name for said in overrides.values() if said.name is not None]
+        if len(named) > 1:
+            raise ShardError(self._url, "two long names for one member", head)
+        if named:
+            name = named[0]
+        pax = overrides.get(PAX)
+        if pax and pax.size is not None and header.has_data:
+            size = pax.size
+        return _Member(head, name, start, size, header.kind)
+
+    def _extended(self, header: Header, offset: int) -> Overrides:
+        """Read what an extended header says."""
+        if header.size > MAX_EXTENDED_BYTES:
+            problem = f"an extended header of {header.size} bytes"
+            raise ShardError(self._url, problem, offset)
+        start = offset + BLOCK
+        what = "an extended header"
+        position = self._window.need(start, padded(header.size), what)
+        data = self._window.buffer[position : position + header.size]
+        if header.kind is LONG_NAME:
+            return Overrides(data.partition(b"\0")[0])
+        if header.kind is LONG_LINK:
+            return Overrides()
+        said = overrides_of(parse_pax(data, self._url, start), self._url, offset)
+        if header.kind is GLOBAL and said != Overrides():
+            problem = "a global header that gives all members one name or size"
+            raise ShardError(self._url, problem, offset)
+        return said
+
+    def _block(self, offset: int) -> bytes:
+        try:
+            position = self._window.need(offset, BLOCK, "a header")
+        except TruncatedShardError as error:
+            if error.offset != offset:
+                raise
+            problem = "the shard ends without its end-of-archive blocks"
+            raise TruncatedShardError(self._url, problem, error.offset) from None
+        return self._window.buffer[position : position + BLOCK]
+
+    def _end_of_archive(self, offset: int) -> int | None:
+        """Check the end blocks; give where another archive begins after them."""
+        window = self._window
+        window.keep = offset
+        if self._block(offset + BLOCK) != ZEROS:
+            raise ShardError(self._url, "one zero block, where two end a tar", offset)
+        while True:
+            window.fill(offset, min(len(window.buffer), window.ahead + 2 * BLOCK))
+            rest = window.buffer[: window.end - window.base].lstrip(b"\0")
+            if rest:
+                start = window.end - len(rest)
+                return self._next_archive(start - start % BLOCK)
+            offset = window.end - window.end % BLOCK
+            if window.at_end:
+                self._facts.num_bytes = window.end
+                return None
+
+    def _next_archive(self, offset: int) -> int:
+        """Accept that another archive follows, if what is there is a header."""
+        self._window.keep = offset
+        if not is_header(self._block(offset)):
+            problem = "neither zeros nor a header, after the end of the archive"
+            raise ShardError(self._url, problem, offset)
+        self._facts.num_archives += 1
+        return offset

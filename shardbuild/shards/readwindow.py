@@ -1,0 +1,222 @@
+"""The part of a tar stream that is in memory: a window that moves forward.
+
+Two kinds. A `StreamWindow` reads whatever has ``readinto`` and can only go on. A
+`FileWindow` reads a regular file by ``pread``: it can hop over what nobody wants,
+and takes a large payload straight into the bytes that the caller gets, one copy.
+
+A window's memory is one anonymous mapping that is filled again and again (fresh
+pages for every read would cost more than the read), and slices of it are bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+from typing import Any, BinaryIO, Final
+
+from shardbuild.errors import TruncatedShardError
+from shardbuild.shards.tarparse import BLOCK, padded
+from shardbuild.storage.meter import current_meter
+
+__all__ = ["WINDOW_BYTES", "FileWindow", "StreamWindow", "Window"]
+
+WINDOW_BYTES: Final = 4 << 20
+
+_FIRST_HOP_BYTES: Final = 4 << 10
+_MAX_HOP_BYTES: Final = 64 << 10
+_DIRECT_BYTES: Final = 64 << 10
+_MAX_PREAD: Final = 1 << 30
+
+_idle: list[mmap.mmap] = []
+_MAX_IDLE: Final = 2
+
+
+class Window:
+    """Bytes ``base`` to ``end`` of a tar stream, in ``buffer`` from 0.
+
+    ``keep`` is the first byte that must stay when the window moves.
+    """
+
+    __slots__ = ("ahead", "at_end", "base", "buffer", "end", "keep", "url")
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.buffer = _idle.pop() if _idle else mmap.mmap(-1, WINDOW_BYTES)
+        self.base = 0
+        self.end = 0
+        self.keep = 0
+        self.at_end = False
+        self.ahead = WINDOW_BYTES
+        """How much to have in memory when reading for something that is needed."""
+
+    def close(self) -> None:
+        """Give the memory back; the stream belongs to who opened it."""
+        if len(_idle) < _MAX_IDLE:
+            _idle.append(self.buffer)
+
+    def fill(self, start: int, num_bytes: int = WINDOW_BYTES) -> None:
+        """Move so that the window begins at ``start``, and read on.
+
+        Afterwards it holds ``num_bytes``, or all that there is.
+        """
+        if start != self.base:
+            self._move(start)
+        view = memoryview(self.buffer)
+        while not self.at_end and self.end - self.base < num_bytes:
+            count = self._read(view[self.end - self.base : num_bytes])
+            self.at_end = not count
+            self.end += count
+
+    def need(self, start: int, num_bytes: int, what: str) -> int:
+        """Have these bytes in the window; give their position in ``buffer``.
+
+        Raises:
+            TruncatedShardError: The stream ends before them.
+        """
+        stop = start + num_bytes
+        if stop > self.end or start < self.base:
+            keep = min(self.keep, start)
+            self.fill(keep, min(max(stop - keep, self.ahead), WINDOW_BYTES))
+            if stop > self.end:
+                raise self.truncated(what)
+        return start - self.base
+
+    def payload(self, start: int, size: int, what: str) -> bytes:
+        """Give a member's bytes; what lies before them may be forgotten.
+
+        Raises:
+            TruncatedShardError: The stream ends before they do.
+        """
+        self.keep = start
+        if start + size > self.end and size > _DIRECT_BYTES:
+            return self._large_payload(start, size, what)
+        position = self.need(start, size, what)
+        return self.buffer[position : position + size]
+
+    def truncated(self, what: str) -> TruncatedShardError:
+        """Make the error for a stream that ends too early."""
+        return TruncatedShardError(self.url, f"the shard ends in {what}", self.end)
+
+    def _move(self, start: int) -> None:
+        rest = self.end - start
+        if start < self.base or rest < 0:
+            self._jump(start)
+            return
+        self.buffer.move(0, start - self.base, rest)
+        self.base = start
+
+    def _jump(self, start: int) -> None:
+        raise NotImplementedError
+
+    def _read(self, view: memoryview) -> int:
+        raise NotImplementedError
+
+    def _large_payload(self, start: int, size: int, what: str) -> bytes:
+        raise NotImplementedError
+
+
+class StreamWindow(Window):
+    """A window on anything that has ``readinto``."""
+
+    __slots__ = ("_readinto",)
+
+    def __init__(self, stream: BinaryIO, url: str) -> None:
+        super().__init__(url)
+        self._readinto: Any = stream.readinto  # type: ignore[attr-defined]
+
+    def _read(self, view: memoryview) -> int:
+        count: int | None = self._readinto(view)
+        if count is None:
+            message = f"{self.url}: the stream would block, which is not supported"
+            raise BlockingIOError(message)
+        return count
+
+    def _jump(self, start: int) -> None:
+        view = memoryview(self.buffer)
+        while self.end < start:
+            count = self._read(view[: min(start - self.end, WINDOW_BYTES)])
+            if not count:
+                self.at_end = True
+                self.base = self.end
+                raise self.truncated("the data of a member")
+            self.end += count
+        self.base = start
+
+    def _large_payload(self, start: int, size: int, what: str) -> bytes:
+        # Grows as bytes come, so that a header cannot ask for memory by a number.
+        whole = io.BytesIO()
+        view = memoryview(self.buffer)
+        stop = start + size
+        while start < stop:
+            self.fill(start, min(stop - start, WINDOW_BYTES))
+            count = min(self.end, stop) - start
+            if not count:
+                raise self.truncated(what)
+            whole.write(view[:count])
+            start += count
+        return whole.getvalue()
+
+
+class FileWindow(Window):
+    """A window on a regular file."""
+
+    __slots__ = ("_after", "_fd", "_meter", "_origin", "_size", "hopping")
+
+    def __init__(self, stream: BinaryIO, url: str) -> None:
+        super().__init__(url)
+        self._fd = stream.fileno()
+        self._origin = stream.tell()
+        self._size = max(os.fstat(self._fd).st_size - self._origin, 0)
+        self._meter = current_meter()
+        self.hopping = False
+        """Whether to read only headers and small data through the window."""
+        self._after = 0
+
+    def hop(self, *, on: bool) -> None:
+        """Say that most of what comes is large payloads, or no longer."""
+        self.hopping = on
+        self.ahead = _FIRST_HOP_BYTES if on else WINDOW_BYTES
+
+    def _read(self, view: memoryview) -> int:
+        count = os.preadv(self._fd, [view], self._origin + self.end)
+        self._meter.count_read(count)
+        return count
+
+    def _jump(self, start: int) -> None:
+        if start > self._size:
+            self.end = self._size
+            raise self.truncated("the data of a member")
+        self.base = self.end = start
+        self.at_end = False
+
+    def _large_payload(self, start: int, size: int, what: str) -> bytes:
+        if start + size > self._size:
+            self.end = self._size
+            raise self.truncated(what)
+        if self.hopping:
+            # What lay between two large payloads will do so again.
+            between = min(max(start - self._after, BLOCK), _MAX_HOP_BYTES)
+            self.ahead = between
+            self._after = start + padded(size)
+        data = os.pread(self._fd, min(size, _MAX_PREAD), self._origin + start)
+        self._meter.count_read(len(data))
+        if len(data) == size:
+            return data
+        return self._by_pieces(data, start, size, what)
+
+    def _by_pieces(self, data: bytes, start: int, size: int, what: str) -> bytes:
+        """Go on where one ``pread`` stopped: they end at 2 GiB at the latest."""
+        whole = io.BytesIO()
+        while data:
+            whole.write(data)
+            data = os.pread(
+                self._fd,
+                min(size - whole.tell(), _MAX_PREAD),
+                self._origin + start + whole.tell(),
+            )
+            self._meter.count_read(len(data))
+        if whole.tell() < size:
+            self.end = start + whole.tell()
+            raise self.truncated(what)
+        return whole.getvalue()
