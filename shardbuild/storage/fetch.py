@@ -118,7 +118,7 @@ class RangeSource:
         from shardbuild.storage.ranges import BLOCK_BYTES, BUDGET_BYTES
 
         source.check_process()
-        window = BUDGET_BYTES // BLOCK_BYTES if source.is_parallel else 1
+        window = min(BUDGET_BYTES // BLOCK_BYTES, source.num_parallel)
         waiting: dict[Future[bytes], _Request] = {}
         try:
             for request in _requests(offsets, views, self._max_gap):

@@ -39,6 +39,7 @@ _PERMANENT_ERRORS = (
     TypeError,
     ValueError,
 )
+_PRECONDITION_FAILED = 412
 _RETRIED_STATUSES = frozenset((408, 425, 429))
 
 
@@ -189,6 +190,8 @@ def store_error(url: str, error: BaseException) -> ShardbuildError:
         return error
     if is_missing(error):
         return StorageError(url, "no such file")
+    if status_of(error) == _PRECONDITION_FAILED:
+        return StorageError(url, "changed while it was read")
     if isinstance(error, PermissionError):
         return StorageError(url, f"permission denied: {_words(error)}")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -204,6 +207,10 @@ def _words(error: BaseException) -> str:
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that a client library's exception carries, if any."""
+    if isinstance(error.__cause__, Exception) and not hasattr(error, "response"):
+        found = status_of(error.__cause__)
+        if found is not None:
+            return found
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):  # botocore
         meta = response.get("ResponseMetadata", {})
@@ -241,8 +248,6 @@ def is_permanent(error: BaseException) -> bool:
     if isinstance(error, FileNotFoundError):
         return is_missing(error)
     status = status_of(error)
-    if status is None and error.__cause__ is not None:
-        status = status_of(error.__cause__)
     if status is not None and 400 <= status < 500:
         return status not in _RETRIED_STATUSES
     return isinstance(error, OSError) and error.errno in _PERMANENT_ERRNOS

@@ -7,8 +7,6 @@ stores a temporary object is moved to its name.
 
 from __future__ import annotations
 
-# A url is a str and stays one: no Path in between.
-# ruff: noqa: PTH
 import atexit
 import contextlib
 import io

@@ -1,7 +1,7 @@
 """Reading an object of a store from its beginning to its end, fast.
 
-One connection to a store is slow, many are not: blocks of 8 MiB are fetched
-ahead, eight at once, and handed out in order. The budget bounds what is in
+One connection to a store is slow, many are not: blocks of 4 MiB are fetched
+ahead, sixteen at once, and handed out in order. The budget bounds what is in
 flight and kept, whatever the size of the object.
 """
 
@@ -18,7 +18,7 @@ from shardbuild.storage.filesystems import (
     store_error,
 )
 from shardbuild.storage.meter import current_meter
-from shardbuild.storage.sources import NoRangesError, Source, open_source
+from shardbuild.storage.sources import Source, open_source
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK_BYTES", "BUDGET_BYTES", "StoreReader", "StreamReader", "open_store"]
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 BUDGET_BYTES = 64 << 20
 
 
@@ -43,28 +43,26 @@ def open_store(url: str, options: StorageOptions | None) -> io.RawIOBase:
     if not in_memory and not getattr(fs, "async_impl", False):
         return StreamReader(url, fs, path)
     source = open_source(url, options)
-    num_bytes = source.num_bytes()
+    num_bytes, first = source.begin(BLOCK_BYTES)
     if num_bytes is None:
         return StreamReader(url, fs, path)
-    return StoreReader(source, num_bytes, fallback=(fs, path))
+    return StoreReader(source, num_bytes, first)
 
 
 class StoreReader(io.RawIOBase):
     """Reads ``num_bytes`` of a source by parallel ranges, in order."""
 
     def __init__(
-        self, source: Source, num_bytes: int, *, fallback: tuple[Any, str] | None = None
+        self, source: Source, num_bytes: int, first: Future[bytes] | None = None
     ) -> None:
         super().__init__()
         self.name = source.url
         self._source = source
         self._num_bytes = num_bytes
-        self._fallback = fallback
-        self._stream: StreamReader | None = None
         self._meter = current_meter()
-        self._window = BUDGET_BYTES // BLOCK_BYTES if source.is_parallel else 1
-        self._ahead: deque[Future[bytes]] = deque()
-        self._asked = 0
+        self._window = min(BUDGET_BYTES // BLOCK_BYTES, source.num_parallel)
+        self._ahead = deque([] if first is None else [first])
+        self._asked = 0 if first is None else min(BLOCK_BYTES, num_bytes)
         self._block = memoryview(b"")
         self._position = 0
 
@@ -83,10 +81,8 @@ class StoreReader(io.RawIOBase):
         """
         if self.closed:
             raise ValueError("I/O operation on closed file")
-        if self._stream is not None:
-            return self._stream.readinto(buffer)
         if not self._block and not self._next_block():
-            return 0 if self._stream is None else self._stream.readinto(buffer)
+            return 0
         num_bytes = min(len(self._block), len(buffer))
         buffer[:num_bytes] = self._block[:num_bytes]
         self._block = self._block[num_bytes:]
@@ -96,16 +92,14 @@ class StoreReader(io.RawIOBase):
     def readall(self) -> bytes:
         """All that is left, without the small steps of the base class."""
         pieces = []
-        while self._block or (self._stream is None and self._next_block()):
+        while self._block or self._next_block():
             pieces.append(self._block)
             self._position += len(self._block)
             self._block = memoryview(b"")
-        if self._stream is not None:
-            pieces.append(memoryview(self._stream.readall()))
         return b"".join(pieces)
 
     def _next_block(self) -> bool:
-        """Wait for the next block; False at the end, or when it is a stream."""
+        """Wait for the next block; False at the end."""
         self._ask()
         if not self._ahead:
             return False
@@ -113,10 +107,6 @@ class StoreReader(io.RawIOBase):
         future = self._ahead.popleft()
         try:
             self._block = memoryview(future.result())
-        except NoRangesError:
-            future.cancel()
-            self._fall_back()
-            return False
         except Exception as error:
             raise store_error(self.name, error) from error
         self._source.count(self._meter)
@@ -130,13 +120,6 @@ class StoreReader(io.RawIOBase):
             self._ahead.append(self._source.start(self._asked, stop))
             self._asked = stop
 
-    def _fall_back(self) -> None:
-        if self._fallback is None or self._position:
-            raise StorageError(self.name, "the server stopped answering ranges")
-        self._forget()
-        fs, path = self._fallback
-        self._stream = StreamReader(self.name, fs, path, num_bytes=self._num_bytes)
-
     def _forget(self) -> None:
         for future in self._ahead:
             future.cancel()
@@ -148,8 +131,6 @@ class StoreReader(io.RawIOBase):
             self._forget()
             self._source.count(self._meter)
             self._block = memoryview(b"")
-            if self._stream is not None:
-                self._stream.close()
             super().close()
 
 

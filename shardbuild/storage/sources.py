@@ -11,23 +11,31 @@ import asyncio
 import os
 import threading
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.errors import StorageError
 from shardbuild.storage.filesystems import (
     filesystem_of,
+    is_permanent,
     protocol_of_filesystem,
+    status_of,
     store_error,
 )
 from shardbuild.storage.retries import retried
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from shardbuild.storage.meter import Meter
     from shardbuild.storage.urlparts import StorageOptions
 
+    _Beginning = tuple[int | None, Coroutine[Any, Any, bytes] | None]
+
 __all__ = ["NoRangesError", "Source", "open_source"]
+
+_PARTIAL_CONTENT = 206
+_RANGE_NOT_SATISFIABLE = 416
 
 
 class NoRangesError(StorageError):
@@ -37,7 +45,7 @@ class NoRangesError(StorageError):
 class Source:
     """An object of any store whose fsspec file system has ``_cat_file``."""
 
-    is_parallel = True
+    num_parallel = 16
 
     def __init__(self, url: str, fs: Any, path: str) -> None:
         self.url = url
@@ -47,10 +55,14 @@ class Source:
         self._path = path
         self._pid = os.getpid()
 
-    def num_bytes(self) -> int | None:
-        """The size that the store gives, None when it gives none."""
-        size: int | None = self._wait(self._submit(self._look()))
-        return size
+    def begin(self, stop: int) -> tuple[int | None, Future[bytes] | None]:
+        """The object's size, and its bytes up to ``stop`` if they are on their way.
+
+        Where the answer to a first range tells the size, that is all one
+        request. The size is None when the server tells none, or no ranges.
+        """
+        size, body = self._wait(self._submit(self._begin(stop)))
+        return size, None if body is None else self._submit(body)
 
     def start(self, start: int, stop: int) -> Future[bytes]:
         """Begin to fetch a range; its answer is never shorter or longer."""
@@ -112,9 +124,24 @@ class Source:
                 self.url, where + store_error(self.url, error).problem
             ) from error
 
+    async def _begin(self, stop: int) -> _Beginning:
+        return await self._look(), None
+
     async def _look(self) -> int | None:
+        self._fs.invalidate_cache()
         info = await self._fs._info(self._path)
         return self._size_in(info)
+
+    async def _first(self, stop: int, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The body of the first answer; fetched anew when it breaks off."""
+        try:
+            data = await read()
+        except Exception as error:
+            if is_permanent(error):
+                raise
+            data = b""
+        self._num_fetched += len(data)
+        return data if len(data) == stop else await self._fetch(0, stop)
 
     def _size_in(self, info: dict[str, Any]) -> int | None:
         if info.get("type") == "directory":
@@ -142,28 +169,39 @@ class _S3Source(Source):
             self._object["VersionId"] = version
         self._etag: str | None = None
 
-    async def _look(self) -> int | None:
-        info = await self._fs._info(self._path, refresh=True)
-        self._etag = info.get("ETag") or None
-        return self._size_in(info)
+    async def _begin(self, stop: int) -> _Beginning:
+        async def ask() -> dict[str, Any]:
+            self._num_requests += 1
+            return await self._ask(Range=f"bytes=0-{stop - 1}")
+
+        try:
+            answer = await retried(self.url, ask)
+        except OSError as error:
+            if status_of(error) == _RANGE_NOT_SATISFIABLE:
+                return 0, None
+            raise
+        size = _size_of_range(answer.get("ContentRange"))
+        body = answer["Body"]
+        if size is None:
+            body.close()
+            return None, None
+        return size, self._first(min(stop, size), partial(_read_body, body))
 
     async def _get(self, start: int, stop: int) -> bytes:
-        return await self._get_object(Range=f"bytes={start}-{stop - 1}")
+        answer = await self._ask(Range=f"bytes={start}-{stop - 1}")
+        return await _read_body(answer["Body"])
 
     async def _get_all(self) -> bytes:
-        return await self._get_object()
+        return await _read_body((await self._ask())["Body"])
 
-    async def _get_object(self, **more: str) -> bytes:
+    async def _ask(self, **more: str) -> dict[str, Any]:
         if self._etag:
             more["IfMatch"] = self._etag
-        answer = await self._fs._call_s3("get_object", **self._object, **more)
+        answer: dict[str, Any] = await self._fs._call_s3(
+            "get_object", **self._object, **more
+        )
         self._etag = self._etag or answer.get("ETag")
-        body = answer["Body"]
-        try:
-            data: bytes = await body.read()
-        finally:
-            body.close()
-        return data
+        return answer
 
 
 class _GcsSource(Source):
@@ -173,6 +211,7 @@ class _GcsSource(Source):
 
     async def _look(self) -> int | None:
         self._fs.invalidate_cache()
+        self._num_requests += 1
         info = await self._fs._info(self._path)
         self._generation = info.get("generation")
         return self._size_in(info)
@@ -194,20 +233,32 @@ class _GcsSource(Source):
 class _HttpSource(Source):
     """Pins a strong ETag; knows a server that ignores ranges."""
 
+    num_parallel = 8
     _etag: str | None = None
 
-    async def _look(self) -> int | None:
-        info = await self._fs._info(self._path)
-        if info.get("partial") is False:
-            return None
-        self._pin(info.get("ETag"))
-        return self._size_in(info)
+    async def _begin(self, stop: int) -> _Beginning:
+        async def ask() -> Any:
+            self._num_requests += 1
+            return await self._ask(0, stop)
 
-    def _pin(self, etag: str | None) -> None:
-        if etag and not etag.startswith("W/"):
-            self._etag = self._etag or etag
+        try:
+            answer = await retried(self.url, ask)
+        except NoRangesError:
+            return None, None
+        except Exception as error:
+            if status_of(error) == _RANGE_NOT_SATISFIABLE:
+                return 0, None
+            raise
+        size = _size_of_range(answer.headers.get("Content-Range"))
+        if size is None:
+            answer.close()
+            return None, None
+        return size, self._first(min(stop, size), partial(_read_body, answer))
 
     async def _get(self, start: int, stop: int) -> bytes:
+        return await _read_body(await self._ask(start, stop))
+
+    async def _ask(self, start: int, stop: int) -> Any:
         headers = dict(self._fs.kwargs.get("headers", {}))
         headers["Range"] = f"bytes={start}-{stop - 1}"
         headers["Accept-Encoding"] = "identity"
@@ -215,27 +266,47 @@ class _HttpSource(Source):
             headers["If-Match"] = self._etag
         options = {**self._fs.kwargs, "headers": headers}
         session = await self._fs.set_session()
-        async with session.get(self._fs.encode_url(self._path), **options) as answer:
+        answer = await session.get(self._fs.encode_url(self._path), **options)
+        if answer.status != _PARTIAL_CONTENT:
+            answer.close()
             self._fs._raise_not_found_for_status(answer, self._path)
-            if answer.status != 206:
-                raise NoRangesError(self.url, "the server does not answer ranges")
-            self._pin(answer.headers.get("ETag"))
-            data: bytes = await answer.read()
-        return data
+            raise NoRangesError(self.url, "the server does not answer ranges")
+        etag = answer.headers.get("ETag", "W/")
+        if not etag.startswith("W/"):
+            self._etag = self._etag or etag
+        return answer
+
+
+async def _read_body(answer: Any) -> bytes:
+    try:
+        data: bytes = await answer.read()
+    finally:
+        answer.close()
+    return data
+
+
+def _size_of_range(content_range: str | None) -> int | None:
+    """The whole size that the header of a partial answer tells.
+
+    >>> _size_of_range("bytes 0-9/25"), _size_of_range("bytes 0-9/*")
+    (25, None)
+    """
+    size = (content_range or "").rpartition("/")[2]
+    return int(size) if size.isdigit() else None
 
 
 class _OrdinarySource(Source):
     """A store whose file system is not asynchronous: one range at a time."""
 
-    is_parallel = False
+    num_parallel = 1
 
     def __init__(self, url: str, fs: Any, path: str) -> None:
         super().__init__(url, fs, path)
         self._lock = threading.Lock()
 
-    def num_bytes(self) -> int | None:
+    def begin(self, stop: int) -> tuple[int | None, Future[bytes] | None]:
         try:
-            return self._size_in(self._fs.info(self._path))
+            return self._size_in(self._fs.info(self._path)), None
         except Exception as error:
             raise store_error(self.url, error) from error
 

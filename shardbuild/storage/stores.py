@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-# A url is a str and stays one: no Path in between.
-# ruff: noqa: PTH
 import os
 from contextvars import copy_context
 from dataclasses import dataclass

@@ -75,11 +75,11 @@ class _S3Upload(AtomicFile):
 
     def __init__(self, url: str, fs: Any, path: str) -> None:
         super().__init__(url)
-        self._fs = fs
         bucket, key, _ = fs.split_path(path)
         if not bucket or not key:
             raise StorageError(url, "names no object")
-        self._object = {"Bucket": bucket, "Key": key}
+        self._fs = fs
+        self._requests = _S3Requests(url, fs, {"Bucket": bucket, "Key": key})
         self._upload_id: str | None = None
         self._part = bytearray()
         self._num_parts = 0
@@ -91,11 +91,11 @@ class _S3Upload(AtomicFile):
         with memoryview(data) as given, given.cast("B") as view:
             start = 0
             while start < len(view):
-                taken = view[start : start + self._part_bytes() - len(self._part)]
-                self._part += taken
-                start += len(taken)
                 if len(self._part) >= self._part_bytes():
                     self._send()
+                room = self._part_bytes() - len(self._part)
+                self._part += view[start : start + room]
+                start += room
             self._position += len(view)
             return len(view)
 
@@ -106,13 +106,14 @@ class _S3Upload(AtomicFile):
 
     def _send(self) -> None:
         if self._upload_id is None:
-            answer = self._submit(self._ask("create_multipart_upload")).result()
-            self._upload_id = answer["UploadId"]
+            answer = self._submit(self._requests.ask("create_multipart_upload"))
+            self._upload_id = answer.result()["UploadId"]
         while len(self._in_flight) >= self._max_in_flight():
             self._collect()
         part, self._part = self._part, bytearray()
         self._num_parts += 1
-        self._in_flight.add(self._submit(self._send_part(self._num_parts, part)))
+        sent = self._requests.send_part(self._upload_id, self._num_parts, part)
+        self._in_flight.add(self._submit(sent))
         self._meter.count_write(len(part))
 
     def _max_in_flight(self) -> int:
@@ -123,57 +124,23 @@ class _S3Upload(AtomicFile):
         done, self._in_flight = wait(self._in_flight, return_when=FIRST_COMPLETED)
         self._done += [future.result() for future in done]
 
-    async def _send_part(self, number: int, body: bytearray) -> dict[str, Any]:
-        answer = await self._ask(
-            "upload_part", PartNumber=number, UploadId=self._upload_id, Body=body
-        )
-        part = {"PartNumber": number, "ETag": answer["ETag"]}
-        if "ChecksumSHA256" in answer:
-            part["ChecksumSHA256"] = answer["ChecksumSHA256"]
-        return part
-
-    async def _ask(self, method: str, **arguments: Any) -> dict[str, Any]:
-        async def ask() -> dict[str, Any]:
-            answer: dict[str, Any] = await self._fs._call_s3(
-                method, **self._object, **arguments
-            )
-            return answer
-
-        return await retried(self.name, ask)
-
     def _submit(self, coroutine: Any) -> Future[dict[str, Any]]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._fs.loop)
 
     def _publish(self) -> None:
         if self._upload_id is None:
-            self._submit(self._ask("put_object", Body=bytes(self._part))).result()
+            put = self._requests.ask("put_object", Body=bytes(self._part))
+            self._submit(put).result()
             self._meter.count_write(len(self._part))
         else:
-            if self._part:
-                self._send()
+            self._send()
             while self._in_flight:
                 self._collect()
-            self._submit(self._complete()).result()
+            parts = sorted(self._done, key=lambda part: int(part["PartNumber"]))
+            completed = self._requests.complete(self._upload_id, parts, self._position)
+            self._submit(completed).result()
         self._part = bytearray()
         self._fs.invalidate_cache()
-
-    async def _complete(self) -> None:
-        parts = sorted(self._done, key=lambda part: int(part["PartNumber"]))
-        try:
-            await self._ask(
-                "complete_multipart_upload",
-                UploadId=self._upload_id,
-                MultipartUpload={"Parts": parts},
-            )
-        except FileNotFoundError:
-            # An answer that was lost and asked for again: the upload is gone
-            # because it is complete. Nobody else can have made this object of
-            # as many bytes and parts under an upload's name of ours.
-            answer = await self._ask("head_object")
-            suffix = f"-{len(parts)}"
-            etag = str(answer.get("ETag", "")).strip('"')
-            if answer["ContentLength"] != self._position or not etag.endswith(suffix):
-                raise
 
     def _discard(self) -> None:
         self._part = bytearray()
@@ -181,14 +148,65 @@ class _S3Upload(AtomicFile):
             return
         for future in self._in_flight:
             future.cancel()
-        aborted = self._submit(self._abort())
+        aborted = self._submit(self._requests.abort(self._upload_id))
         if not is_on_loop(self._fs):  # the collector may call us there
             aborted.result(_ABORT_SECONDS)
 
-    async def _abort(self) -> dict[str, Any]:
+
+class _S3Requests:
+    """The requests of one upload; knows nothing of the file that sends them.
+
+    So a file that is forgotten is collected, and discarded, at once, and not
+    when the last of its parts has arrived.
+    """
+
+    def __init__(self, url: str, fs: Any, target: dict[str, str]) -> None:
+        self._url = url
+        self._fs = fs
+        self._target = target
+
+    async def ask(self, method: str, **arguments: Any) -> dict[str, Any]:
+        async def ask() -> dict[str, Any]:
+            answer: dict[str, Any] = await self._fs._call_s3(
+                method, **self._target, **arguments
+            )
+            return answer
+
+        return await retried(self._url, ask)
+
+    async def send_part(
+        self, upload_id: str, number: int, body: bytearray
+    ) -> dict[str, Any]:
+        answer = await self.ask(
+            "upload_part", PartNumber=number, UploadId=upload_id, Body=body
+        )
+        part = {"PartNumber": number, "ETag": answer["ETag"]}
+        if "ChecksumSHA256" in answer:
+            part["ChecksumSHA256"] = answer["ChecksumSHA256"]
+        return part
+
+    async def complete(
+        self, upload_id: str, parts: list[dict[str, Any]], num_bytes: int
+    ) -> dict[str, Any]:
         try:
-            upload_id = self._upload_id
-            return await self._ask("abort_multipart_upload", UploadId=upload_id)
+            return await self.ask(
+                "complete_multipart_upload",
+                UploadId=upload_id,
+                MultipartUpload={"Parts": parts},
+            )
+        except FileNotFoundError:
+            # The answer was lost and asked for again: the upload is gone because
+            # it is complete. The object must be what we sent: so many bytes, and
+            # an ETag that tells so many parts.
+            answer = await self.ask("head_object")
+            etag = str(answer.get("ETag", "")).strip('"')
+            if answer["ContentLength"] == num_bytes and etag.endswith(f"-{len(parts)}"):
+                return answer
+            raise
+
+    async def abort(self, upload_id: str) -> dict[str, Any]:
+        try:
+            return await self.ask("abort_multipart_upload", UploadId=upload_id)
         except FileNotFoundError:
             return {}  # it is complete, or aborted already
 

@@ -7,8 +7,6 @@ A url is one of: a local path (also with ``:`` in it), ``file:`` and a path, any
 
 from __future__ import annotations
 
-# A url is a str and stays one: no Path in between.
-# ruff: noqa: PTH
 import os.path
 import re
 from collections.abc import Mapping

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-# A url is a str and stays one: no Path in between.
-# ruff: noqa: PTH
 import os
 import re
 from typing import TYPE_CHECKING, Any
