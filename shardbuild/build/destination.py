@@ -1,0 +1,214 @@
+"""The place a run writes to: what is there, what may go, what is published last."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shardbuild.build.report import Report
+from shardbuild.errors import DestinationError, ManifestError
+from shardbuild.shards.index import index_url
+from shardbuild.storage import (
+    exists,
+    join_url,
+    list_names,
+    read_bytes,
+    remove,
+    remove_leftovers,
+    remove_tree,
+    split_url,
+    stat_url,
+    write_bytes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from shardbuild.build.plan import Plan, Source
+    from shardbuild.build.settings import Settings
+
+FORMAT = 1
+"""Raised when the same command would give other bytes than before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What a run finds where it writes to."""
+
+    settings: Settings
+    identity: Mapping[str, Any]
+    """What this run is asked to do, and with which input."""
+
+    def find_report(self) -> Report | None:
+        """The report of the run that has finished here, if it was this one.
+
+        Clears the way if ``overwrite`` says so. Leaves an unfinished run of the
+        same command as it is, to be gone on with.
+
+        Raises:
+            DestinationError: something else is here.
+        """
+        state = self._state()
+        if state is not None and not self.settings.overwrite:
+            self._compare(state, "an unfinished run of another command")
+            return None
+        finished = self._finished()
+        if self.settings.overwrite:
+            self.clear()
+            return None
+        if finished is not None:
+            self._compare(finished.identity, "the result of another command")
+            return finished
+        self._check_free()
+        return None
+
+    def _state(self) -> dict[str, Any] | None:
+        url = self._identity_url
+        options = self.settings.storage_options
+        if not exists(url, storage_options=options):
+            return None
+        found: dict[str, Any] = json.loads(read_bytes(url, storage_options=options))
+        return found
+
+    @property
+    def _identity_url(self) -> str:
+        return self.settings.state_url("identity.json")
+
+    def _finished(self) -> Report | None:
+        settings = self.settings
+        options = settings.storage_options
+        for url in (settings.manifest, settings.report):
+            if not exists(url, storage_options=options):
+                return None
+        data = read_bytes(settings.report, storage_options=options)
+        try:
+            return Report.from_bytes(settings.report, data)
+        except ManifestError:
+            return None
+
+    def _compare(self, found: Mapping[str, Any], what: str) -> None:
+        if found == self.identity:
+            return
+        names = {*found, *self.identity}
+        differing = sorted(n for n in names if found.get(n) != self.identity.get(n))
+        details = "; ".join(_difference(n, found, self.identity) for n in differing)
+        problem = f"holds {what} ({details}): use --overwrite, or another place"
+        raise DestinationError(self.settings.manifest, problem)
+
+    def _check_free(self) -> None:
+        """Refuse to write over shards that no finished run of ours accounts for."""
+        taken = self._names()
+        if taken:
+            problem = (
+                f"is there already, {len(taken)} files in all: use --overwrite, or "
+                "another place"
+            )
+            raise DestinationError(join_url(self.settings.folder, taken[0]), problem)
+
+    def _names(self) -> list[str]:
+        """Files that a run with this pattern writes, or wrote."""
+        settings = self.settings
+        names = list_names(settings.folder, storage_options=settings.storage_options)
+        shard = _name_pattern(split_url(settings.pattern)[1])
+        aside = re.compile(re.escape(f"{settings.stem}.quarantine-") + r".*\.tar")
+        beside = {split_url(url)[1] for url in (settings.manifest, settings.report)}
+
+        def is_ours(name: str) -> bool:
+            bare = name.removesuffix(index_url(""))
+            ours = shard.fullmatch(bare) or aside.fullmatch(bare)
+            return name in beside or ours is not None
+
+        return sorted(filter(is_ours, names))
+
+    def clear(self) -> None:
+        """Remove what an earlier run with this pattern wrote, manifest first."""
+        settings = self.settings
+        options = settings.storage_options
+        remove(settings.manifest, storage_options=options)
+        remove_tree(settings.state, storage_options=options)
+        for name in self._names():
+            url = join_url(settings.folder, name)
+            remove(url, storage_options=options)
+
+    def start(self) -> None:
+        """Note what this run does, so that the same command can go on with it."""
+        data = json.dumps(self.identity).encode()
+        options = self.settings.storage_options
+        write_bytes(self._identity_url, data, storage_options=options)
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left half-written."""
+        settings = self.settings
+        options = settings.storage_options
+        name = split_url(settings.pattern)[1]
+        prefix = name[: _first_number(name)]
+        for one in {prefix, f"{settings.stem}."}:
+            remove_leftovers(settings.folder, one, storage_options=options)
+
+    def finish(self) -> None:
+        """Remove all that a run keeps only while it runs."""
+        self.sweep()
+        options = self.settings.storage_options
+        remove_tree(self.settings.state, storage_options=options)
+
+    def missing_shard(self, sizes: Mapping[str, int]) -> str | None:
+        """The first of these shards that is not there with this size."""
+        options = self.settings.storage_options
+        for url, num_bytes in sizes.items():
+            if not exists(url, storage_options=options):
+                return url
+            if stat_url(url, storage_options=options).num_bytes != num_bytes:
+                return url
+        return None
+
+
+def _first_number(name: str) -> int:
+    match = re.search(r"%0?\d*d", name)
+    return match.start() if match else len(name)
+
+
+def _name_pattern(name: str) -> re.Pattern[str]:
+    """What the names of shards look like.
+
+    >>> bool(_name_pattern("train-%06d.tar").fullmatch("train-000012.tar"))
+    True
+    """
+    start = _first_number(name)
+    end = name.index("d", start) + 1
+    return re.compile(re.escape(name[:start]) + r"\d+" + re.escape(name[end:]))
+
+
+def make_identity(settings: Settings, plan: Plan) -> dict[str, Any]:
+    """What decides the output and the state of a run, as JSON has it."""
+    identity = {
+        "format": FORMAT,
+        **settings.describe(),
+        "errors": settings.errors,
+        "memory": settings.memory,
+        "method": plan.method,
+        "inputs": [_input(source) for source in plan.sources],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
+
+
+def _input(source: Source) -> list[Any]:
+    return [source.url, source.num_bytes, source.fingerprint]
+
+
+def _difference(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    old, new = found.get(name), wanted.get(name)
+    if name != "inputs" or not isinstance(old, list) or not isinstance(new, list):
+        return f"{name} {old!r}, not {new!r}"
+    return _input_difference(old, new)
+
+
+def _input_difference(old: Sequence[Any], new: Sequence[Any]) -> str:
+    if [one[0] for one in old] != [one[0] for one in new]:
+        return f"{len(old)} other inputs"
+    changed = [a[0] for a, b in zip(old, new, strict=True) if a != b]
+    return f"{changed[0]} has changed since" + (
+        f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+    )

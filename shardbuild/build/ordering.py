@@ -1,0 +1,337 @@
+"""Which sample goes where: pure functions on keys and arrays.
+
+Every order is a sort by a key. ``keep`` sorts by (input shard, position),
+``shuffle`` by a keyed hash, ``sort:FIELD`` by a field; ties are broken by
+(input shard, position, place among the samples that a job made of one).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from shardbuild.errors import PlanError, SampleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+
+SortKey = tuple[int | bytes, int, int, int]
+"""(sort key, input shard, position, place among the samples made of one)."""
+OrderKind = Literal["keep", "shuffle", "sort"]
+FieldType = Literal["text", "int", "float"]
+
+_INT_EXTENSIONS = frozenset({"cls", "cls2", "class", "count", "index", "inx", "id"})
+_SIGN = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A total order of the samples of a data set."""
+
+    kind: OrderKind
+    field: str = ""
+    """The field that ``sort`` sorts by."""
+    field_type: FieldType = "text"
+    seed: int = 0
+    """Only ``shuffle`` depends on it."""
+
+    def __str__(self) -> str:
+        if self.kind == "sort":
+            return f"sort:{self.field}:{self.field_type}"
+        return self.kind
+
+    @property
+    def by_text(self) -> bool:
+        """Whether sort keys are byte strings; else they are 64-bit numbers."""
+        return self.kind == "sort" and self.field_type == "text"
+
+
+def parse_order(text: str, seed: int = 0) -> Order:
+    """Read ``keep``, ``shuffle`` or ``sort:FIELD[:text|int|float]``.
+
+    Without a type, fields that the format stores as integers (``cls``, ``id``,
+    ``index``, ...) sort as integers and all others as text.
+
+    Raises:
+        PlanError: it is none of these.
+
+    >>> str(parse_order("sort:cls"))
+    'sort:cls:int'
+    >>> str(parse_order("sort:score.txt:float"))
+    'sort:score.txt:float'
+    """
+    if text in ("keep", "shuffle"):
+        return Order("keep" if text == "keep" else "shuffle", seed=seed)
+    head, _, rest = text.partition(":")
+    field, _, kind = rest.partition(":")
+    if head != "sort" or not field or (kind and kind not in get_args(FieldType)):
+        problem = "use keep, shuffle or sort:FIELD[:text|int|float]"
+        raise PlanError(f"order {text!r}", problem)
+    if kind == "int" or (not kind and field in _INT_EXTENSIONS):
+        return Order("sort", field, "int", seed)
+    return Order("sort", field, "float" if kind == "float" else "text", seed)
+
+
+def shuffle_key(seed: int, key: str, shard: int, position: int) -> int:
+    """A 64-bit hash of where a sample comes from and what it is called.
+
+    >>> shuffle_key(7, "a", 0, 0) == shuffle_key(7, "a", 0, 0)
+    True
+    >>> shuffle_key(7, "a", 0, 0) == shuffle_key(7, "a", 1, 0)
+    False
+    """
+    place = struct.pack("<QQ", shard, position)
+    digest = hashlib.blake2b(
+        place + key.encode("utf-8", "surrogateescape"),
+        digest_size=8,
+        key=str(seed).encode(),
+    )
+    return int.from_bytes(digest.digest(), "big")
+
+
+def shuffle_keys(
+    seed: int, keys: Sequence[str], shard: int, positions: Iterable[int]
+) -> NDArray[np.uint64]:
+    """`shuffle_key` of many samples of one shard."""
+    start = hashlib.blake2b(digest_size=8, key=str(seed).encode())
+    pack = struct.Struct("<QQ").pack
+
+    def digests() -> Iterator[bytes]:
+        for key, position in zip(keys, positions, strict=True):
+            one = start.copy()
+            one.update(pack(shard, position) + key.encode("utf-8", "surrogateescape"))
+            yield one.digest()
+
+    return np.frombuffer(b"".join(digests()), dtype=">u8").astype(np.uint64)
+
+
+def number_key(value: float) -> int:
+    """A 64-bit unsigned integer that sorts as ``value`` does.
+
+    Raises:
+        ValueError: an int needs more than 64 bits, or a float is not a number.
+
+    >>> number_key(-5) < number_key(0) < number_key(3)
+    True
+    >>> number_key(-1.5) < number_key(-0.5) < number_key(0.0) < number_key(2.0)
+    True
+    """
+    if isinstance(value, int):
+        if not -_SIGN <= value < _SIGN:
+            problem = f"{value} needs more than 64 bits: sort it as text or as float"
+            raise ValueError(problem)
+        return value + _SIGN
+    if value != value:
+        problem = "is not a number"
+        raise ValueError(problem)
+    (bits,) = struct.unpack(">Q", struct.pack(">d", value + 0.0))
+    return int(bits ^ ((1 << 64) - 1) if bits & _SIGN else bits | _SIGN)
+
+
+def field_key(order: Order, url: str, sample: Mapping[str, object]) -> int | bytes:
+    """The sort key that the field of a sample gives.
+
+    Raises:
+        SampleError: the field is missing, or is not of the order's type.
+    """
+    name = str(sample["__key__"])
+    value = sample.get(order.field)
+    if value is None:
+        here = ", ".join(k for k in sample if not k.startswith("__"))
+        raise SampleError(url, f"has no field {order.field!r} (it has: {here})", name)
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogateescape")
+    if not isinstance(value, bytes | bytearray | memoryview):
+        value = str(value).encode()
+    value = bytes(value)
+    if order.field_type == "text":
+        return value
+    try:
+        if order.field_type == "int":
+            return number_key(int(value))
+        return number_key(float(value))
+    except ValueError as error:
+        problem = f"field {order.field!r} does not sort as {order.field_type}: {error}"
+        raise SampleError(url, problem, name) from error
+
+
+# --- balanced shards ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one output shard may hold; at least one of the two is given.
+
+    A sample's *cost* is one number that serves both limits: a shard whose costs
+    add up to at most `capacity` holds at most ``max_samples`` samples and at most
+    ``max_body_bytes`` bytes.
+    """
+
+    max_samples: int | None
+    max_body_bytes: int | None
+    """Bytes of members in a shard, without its end blocks and padding."""
+
+    @property
+    def capacity(self) -> int:
+        if self.max_body_bytes is None:
+            return self.max_samples or 1
+        if self.max_samples is None:
+            return self.max_body_bytes
+        return self.max_body_bytes << 16
+
+    def costs(self, num_bytes: Ints) -> Ints:
+        """The costs of samples that take ``num_bytes`` in a shard each.
+
+        With both limits a cost is in 1/65536 bytes, and a sample costs at least
+        the share of the capacity that one of ``max_samples`` samples has.
+
+        >>> Limits(4, 1000).costs(np.array([100, 500])).tolist()
+        [16384000, 32768000]
+        """
+        if self.max_body_bytes is None:
+            return np.ones(len(num_bytes), np.int64)
+        if self.max_samples is None:
+            return num_bytes
+        share = self.capacity // self.max_samples
+        costs: Ints = np.maximum(num_bytes << 16, share)
+        return costs
+
+
+def count_cuts(num_samples: int, max_samples: int) -> Ints:
+    """Where balanced shards of at most ``max_samples`` begin, and the end.
+
+    >>> count_cuts(10, 4).tolist()
+    [0, 4, 7, 10]
+    >>> count_cuts(8, 4).tolist()
+    [0, 4, 8]
+    """
+    num_shards = -(-num_samples // max_samples)
+    shards = range(num_shards + 1)
+    cuts = [-(-shard * num_samples // num_shards) for shard in shards] or [0]
+    return np.array(cuts, np.int64)
+
+
+def cost_cuts(blocks: Callable[[], Iterable[Ints]], capacity: int) -> Ints:
+    """Where balanced shards begin in a sequence of costs, and the end.
+
+    The number of shards is the least that any contiguous division within the
+    capacity can have, or slightly more where only that balances; their costs are
+    as even as the samples allow.
+
+    Args:
+        blocks: gives the costs in order, in blocks of any length; called once a
+            pass, so that only one block is in memory.
+        capacity: what a shard holds; no single cost exceeds it.
+
+    >>> cost_cuts(lambda: [np.array([5, 5, 5]), np.array([5])], 10).tolist()
+    [0, 2, 4]
+    >>> cost_cuts(lambda: [np.array([3, 3, 3, 3, 3])], 6).tolist()
+    [0, 2, 4, 5]
+    """
+    greedy, total = _greedy_cuts(blocks(), capacity)
+    least = len(greedy) - 1
+    if least <= 1:
+        return np.array(greedy, np.int64)
+    candidates = [least, least + 1, least + max(2, least // 50)]
+    for num_shards in candidates:
+        cuts = _even_cuts(blocks(), total, num_shards, capacity)
+        if cuts is not None:
+            return cuts
+    return np.array(greedy, np.int64)
+
+
+def _greedy_cuts(blocks: Iterable[Ints], capacity: int) -> tuple[list[int], int]:
+    cuts = [0]
+    rank = total = 0
+    room = capacity
+    for block in blocks:
+        ends = np.cumsum(block)
+        start = 0
+        done = 0
+        while start < len(block):
+            stop = int(np.searchsorted(ends, done + room, side="right"))
+            if stop < len(block):
+                cuts.append(rank + stop)
+                done = int(ends[stop - 1]) if stop else 0
+                room = capacity
+            else:
+                room -= int(ends[-1]) - done
+            start = stop
+        rank += len(block)
+        total += int(ends[-1]) if len(block) else 0
+    if rank:
+        cuts.append(rank)
+    return cuts, total
+
+
+def _even_cuts(
+    blocks: Iterable[Ints], total: int, num_shards: int, capacity: int
+) -> Ints | None:
+    """Cuts at even shares of the total; None if a shard is empty or too full."""
+    shares = [-(-total * shard // num_shards) for shard in range(num_shards)]
+    targets = np.array(shares, np.int64)
+    cuts = np.zeros(num_shards + 1, np.int64)
+    costs_before = np.zeros(num_shards + 1, np.int64)
+    rank = done = 0
+    for block in blocks:
+        starts = np.concatenate([[0], np.cumsum(block)]) + done
+        first, last = np.searchsorted(targets, [done, starts[-1]], side="left")
+        places = np.searchsorted(starts[:-1], targets[first:last], side="left")
+        cuts[first:last] = rank + places
+        costs_before[first:last] = starts[places]
+        rank += len(block)
+        done = int(starts[-1])
+    cuts[-1], costs_before[-1] = rank, done
+    fits = np.diff(costs_before).max() <= capacity and np.diff(cuts).min() > 0
+    return cuts if fits else None
+
+
+# --- splitting the sort ------------------------------------------------------
+
+
+def sample_ranks(num_rows: int, salt: int, every: int = 65536) -> Ints:
+    """Which rows of a sorted table stand for all: one of each stratum, at random.
+
+    At least 16 of them (or all rows), so that the sample follows the data also
+    when there are many small tables.
+
+    >>> sample_ranks(10, 3).tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    strata = min(num_rows, max(16, num_rows // every))
+    edges = np.linspace(0, num_rows, strata + 1).astype(np.int64)
+    jitter = np.random.default_rng(salt).random(strata)
+    return edges[:-1] + (jitter * np.diff(edges)).astype(np.int64)
+
+
+def choose_splitters(
+    samples: Sequence[tuple[SortKey, float]], num_parts: int
+) -> list[SortKey]:
+    """Keys that divide weighted samples into parts of about equal weight.
+
+    Args:
+        samples: (sort key with its tie-breakers, number of rows it stands for).
+        num_parts: how many parts are wanted.
+
+    Returns:
+        At most ``num_parts - 1`` keys, ascending: part ``i`` holds the rows from
+        splitter ``i - 1`` on, up to and without splitter ``i``.
+    """
+    ordered = sorted(samples)
+    total = sum(weight for _, weight in ordered)
+    splitters: list[SortKey] = []
+    passed = 0.0
+    for key, weight in ordered:
+        target = total * (len(splitters) + 1) / num_parts
+        if passed >= target and len(splitters) < num_parts - 1:
+            splitters.append(key)
+        passed += weight
+    return splitters

@@ -1,0 +1,172 @@
+"""Samples through a job, with everything that goes wrong counted by reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from shardbuild.build.quarantine import Quarantine
+from shardbuild.build.report import Loss, Tally
+from shardbuild.build.sources import known_samples, read_source
+from shardbuild.errors import (
+    PlanError,
+    ShardbuildError,
+    ShardError,
+    StorageError,
+    TransformError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shardbuild.build.plan import Source
+    from shardbuild.build.settings import Settings
+    from shardbuild.shards.samples import Sample
+
+NOT_WANTED = "returned None"
+"""The reason for samples that a job drops on purpose."""
+
+
+class Sieve:
+    """Reads one input, applies the job, and keeps account of every sample.
+
+    What is bad is raised, skipped or put into quarantine, as the settings say; the
+    caller publishes the quarantine, or discards it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        samples: Iterator[Sample] | None = None,
+    ) -> None:
+        self._samples = samples
+        self.settings = settings
+        self.source = source
+        self.num_read = self.num_made = self.num_written = 0
+        self.reasons: Counter[str] = Counter()
+        self.losses: list[Loss] = []
+        self.quarantine = Quarantine(settings, f"input-{source.number:06d}")
+        self._keys = hashlib.sha256()
+        self._raw: Sample = {}
+
+    def samples(self) -> Iterator[tuple[int, int, Sample]]:
+        """What the job makes of each sample: (position, place among its like, it)."""
+        transform = self.settings.transform
+        for position, sample in self._read():
+            if transform is None:
+                yield position, 0, sample
+                continue
+            self._raw = sample
+            try:
+                made = transform(dict(sample))
+                results = made if isinstance(made, list) else [made]
+                results = [self._checked(one, sample) for one in results]
+            except Exception as error:  # noqa: BLE001 - a job may raise anything
+                self.reject(position, sample, self._blame(error, sample))
+                continue
+            if results == [None] or not results:
+                self.reasons[NOT_WANTED] += 1
+                continue
+            self.num_made += len(results) - 1
+            for sub, one in enumerate(results):
+                yield position, sub, one
+
+    def _read(self) -> Iterator[tuple[int, Sample]]:
+        rekey = self.settings.rekey
+        position = 0
+        try:
+            for sample in self._samples or read_source(self.settings, self.source):
+                key: str = sample["__key__"]
+                self._keys.update(key.encode("utf-8", "surrogateescape") + b"\n")
+                if rekey:
+                    sample["__key__"] = new_key(self.source.number, key)
+                self.num_read += 1
+                yield position, sample
+                position += 1
+        except (ShardError, StorageError) as error:
+            self.lose(error)
+
+    def _checked(self, made: Any, sample: Sample) -> Any:
+        if made is None:
+            return None
+        if not isinstance(made, dict):
+            problem = f"the job returned {type(made).__name__}, not a sample"
+            raise TransformError(self.source.url, problem, sample["__key__"])
+        if "__key__" not in made:
+            made = {"__key__": sample["__key__"], **made}
+        return made
+
+    def _blame(self, error: Exception, sample: Sample) -> ShardbuildError:
+        if isinstance(error, TransformError):
+            return error
+        problem = f"the job raised {type(error).__name__}: {error}"
+        blamed = TransformError(self.source.url, problem, sample["__key__"])
+        blamed.__cause__ = error
+        return blamed
+
+    def reject(self, position: int, sample: Sample, error: ShardbuildError) -> None:
+        """Deal with a bad sample, or with a bad one that a job made of a good one."""
+        if self.settings.errors == "raise":
+            raise error
+        cause = error.__cause__
+        self.reasons[type(cause or error).__name__] += 1
+        if self.settings.errors == "quarantine":
+            raw = self._raw if self.settings.transform else sample
+            self.quarantine.add(position, raw, self.source.url, error)
+        self._check_budget(error)
+
+    def lose(self, error: ShardbuildError) -> None:
+        """Deal with an input of which the rest, or all, cannot be read."""
+        if self.settings.errors == "raise":
+            raise error
+        known = known_samples(self.settings, self.source)
+        missing = None if known is None else max(0, known - self.num_read)
+        offset = error.offset if isinstance(error, ShardError) else None
+        self.losses.append(Loss(self.source.url, error.problem, offset, missing))
+        self._check_budget(error)
+
+    def _check_budget(self, error: ShardbuildError) -> None:
+        most = self.settings.max_errors
+        if most is not None and self.tally().num_errors > most:
+            raise budget_error(most) from error
+
+    def tally(self) -> Tally:
+        """What became of the samples so far."""
+        num_rejected = sum(self.reasons.values())
+        return Tally(
+            num_read=self.num_read,
+            num_made=self.num_made,
+            num_written=self.num_written,
+            num_dropped=num_rejected - self.quarantine.num_samples,
+            num_quarantined=self.quarantine.num_samples,
+            reasons=dict(self.reasons),
+            losses=tuple(self.losses),
+        )
+
+    def note_keys(self, keys: list[str]) -> None:
+        """Account for samples that were found, but not read."""
+        lines = "".join(f"{key}\n" for key in keys)
+        self._keys.update(lines.encode("utf-8", "surrogateescape"))
+        self.num_read += len(keys)
+
+    @property
+    def keys_digest(self) -> str:
+        """A hash of all keys as they were read, in their order."""
+        return self._keys.hexdigest()
+
+
+def new_key(shard: int, key: str) -> str:
+    """The key that ``rekey`` gives a sample of an input shard.
+
+    >>> new_key(3, "cats/7")
+    '000003/cats/7'
+    """
+    return f"{shard:06d}/{key}"
+
+
+def budget_error(max_errors: int) -> PlanError:
+    """What ends a run that lost more than it may."""
+    problem = "more samples were bad or lost: see the cause, or raise the limit"
+    return PlanError(f"max_errors {max_errors}", problem)

@@ -1,0 +1,333 @@
+"""What the inputs of a run are, and how tasks read them."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shardbuild.build.folders import is_folder, list_labels, read_listed, slice_folder
+from shardbuild.build.ordering import field_key, shuffle_keys
+from shardbuild.build.plan import Source
+from shardbuild.build.rows import ROW, Table
+from shardbuild.errors import PlanError, ShardbuildError, StorageError
+from shardbuild.shards.decompress import sniff_compression
+from shardbuild.shards.index import index_url, load_index
+from shardbuild.shards.manifest import load_manifest
+from shardbuild.shards.reader import read_samples, scan_shard
+from shardbuild.shards.tarformat import sample_tar_bytes
+from shardbuild.storage import (
+    expand_urls,
+    gopen,
+    is_remote,
+    list_names,
+    read_bytes,
+    split_url,
+    stat_url,
+    write_bytes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from shardbuild.build.ordering import Order
+    from shardbuild.build.settings import Settings
+    from shardbuild.shards.index import ShardIndex
+    from shardbuild.shards.samples import Sample
+    from shardbuild.storage import StorageOptions
+
+_PARALLEL = 16
+_PROBED_SAMPLES = 64
+_HEADER_BYTES = 512
+
+
+# --- finding out what there is ------------------------------------------------
+
+
+def find_sources(settings: Settings, specs: str | Sequence[str]) -> list[Source]:
+    """What the inputs are: size, fingerprint, and what is known of the samples.
+
+    Args:
+        settings: the options of the call.
+        specs: url specs of shards, manifests, or folders.
+
+    Raises:
+        StorageError: one does not exist, unless bad inputs are skipped.
+        PlanError: there is no input.
+    """
+    sources: list[Source] = []
+    for spec in [specs] if isinstance(specs, str) else specs:
+        if is_folder(spec):
+            sources += _folder_sources(settings, spec, len(sources))
+        else:
+            sources += _shard_sources(settings, spec, len(sources))
+    if not sources:
+        raise PlanError(str(specs), "names no input")
+    if settings.label_from and not any(s.kind == "folder" for s in sources):
+        raise PlanError("label_from 'folder'", "the input is not a folder")
+    return sources
+
+
+def _folder_sources(settings: Settings, url: str, first: int) -> list[Source]:
+    slices = slice_folder(
+        url,
+        settings.key_rule,
+        find_labels(settings, url),
+        storage_options=settings.storage_options,
+    )
+    return [
+        Source(
+            number=number,
+            url=url,
+            num_bytes=one.num_bytes,
+            fingerprint=one.fingerprint,
+            kind="folder",
+            num_samples=one.num_samples,
+        )
+        for number, one in enumerate(slices, first)
+    ]
+
+
+def find_labels(settings: Settings, url: str) -> list[str] | None:
+    """The class list of a folder, if labels are wanted."""
+    if not settings.label_from:
+        return None
+    options = settings.storage_options
+    return list_labels(url, settings.key_rule, storage_options=options)
+
+
+def write_listings(settings: Settings, sources: Sequence[Source]) -> None:
+    """Write the listing of each slice of a folder, for the tasks that read it.
+
+    Raises:
+        StorageError: the folder is not as it was when the sources were found.
+    """
+    folders = {source.url for source in sources if source.kind == "folder"}
+    for url in sorted(folders):
+        mine = [s for s in sources if s.url == url and s.kind == "folder"]
+        slices = slice_folder(
+            url,
+            settings.key_rule,
+            find_labels(settings, url),
+            storage_options=settings.storage_options,
+        )
+        for source, one in zip(mine, slices, strict=False):
+            if one.fingerprint != source.fingerprint:
+                raise StorageError(url, "changed while it was read")
+            write_bytes(
+                listing_url(settings, source),
+                b"".join(one.lines),
+                storage_options=settings.storage_options,
+            )
+
+
+def listing_url(settings: Settings, source: Source) -> str:
+    """Where the listing of a slice of a folder is kept."""
+    return settings.state_url(f"listings/{source.number:06d}.jsonl")
+
+
+def _shard_sources(settings: Settings, spec: str, first: int) -> list[Source]:
+    options = settings.storage_options
+    counts: dict[str, int | None] = {}
+    if spec.endswith(".json"):
+        manifest = load_manifest(spec, storage_options=options)
+        found = zip(manifest.shard_urls(spec), manifest.shards, strict=True)
+        counts = {url: facts.num_samples for url, facts in found}
+    urls = list(counts) or expand_urls(spec, storage_options=options)
+    names = _names_beside(urls, options)
+    numbered = list(enumerate(urls, first))
+
+    def inspect(numbered_url: tuple[int, str]) -> Source:
+        number, url = numbered_url
+        has_index = split_url(index_url(url))[1] in names.get(_folder_of(url), ())
+        try:
+            facts = stat_url(url, storage_options=options)
+            compressed = _is_compressed(url, has_index=has_index, options=options)
+        except StorageError as error:
+            if settings.errors == "raise":
+                raise
+            return Source(number, url, 0, "missing", problem=error.problem)
+        return Source(
+            number=number,
+            url=url,
+            num_bytes=facts.num_bytes or 0,
+            fingerprint=facts.fingerprint,
+            num_samples=counts.get(url),
+            has_index=has_index,
+            is_compressed=compressed,
+        )
+
+    if not any(map(is_remote, urls)):
+        return list(map(inspect, numbered))
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        return list(pool.map(inspect, numbered))
+
+
+def _is_stream(url: str) -> bool:
+    return url == "-" or url.startswith("pipe:")
+
+
+def _folder_of(url: str) -> str:
+    return "" if _is_stream(url) else split_url(url)[0]
+
+
+def _names_beside(
+    urls: Iterable[str], options: StorageOptions | None
+) -> dict[str, set[str]]:
+    """The names in the folders of some shards; none where a store cannot list."""
+    names = {}
+    for folder in {_folder_of(url) for url in urls if not _is_stream(url)}:
+        try:
+            names[folder] = set(list_names(folder, storage_options=options))
+        except StorageError:
+            names[folder] = set()
+    return names
+
+
+def _is_compressed(
+    url: str, *, has_index: bool, options: StorageOptions | None
+) -> bool:
+    if _is_stream(url) or (has_index and url.endswith(".tar")):
+        return False
+    with gopen(url, "rb", storage_options=options) as stream:
+        return sniff_compression(stream.read(16)) is not None
+
+
+def probe_sample_bytes(settings: Settings, sources: Sequence[Source]) -> float | None:
+    """The mean bytes of a sample at the start of the first readable shard."""
+    for source in sources:
+        if source.problem or source.kind != "shard" or _is_stream(source.url):
+            continue
+        sizes = []
+        samples = read_samples(
+            source.url,
+            storage_options=settings.storage_options,
+            key_rule=settings.key_rule,
+        )
+        for _, sample in zip(range(_PROBED_SAMPLES), samples, strict=False):
+            fields = {k: len(v) for k, v in sample.items() if k != "__key__"}
+            sizes.append(sample_tar_bytes("key", fields))
+        if sizes:
+            return sum(sizes) / len(sizes)
+    return None
+
+
+def known_samples(settings: Settings, source: Source) -> int | None:
+    """How many samples a manifest or an index says that an input holds."""
+    if source.num_samples is None and source.has_index:
+        try:
+            index = load_index(source.url, settings.storage_options)
+        except ShardbuildError:
+            return None
+        return None if index is None else index.num_samples
+    return source.num_samples
+
+
+# --- reading ----------------------------------------------------------------
+
+
+def read_source(settings: Settings, source: Source) -> Iterator[Sample]:
+    """The samples of one input, with their fields as bytes."""
+    options = settings.storage_options
+    if source.problem:
+        raise StorageError(source.url, source.problem)
+    if source.kind == "folder":
+        listing = read_bytes(listing_url(settings, source), storage_options=options)
+        return read_listed(listing.splitlines(), storage_options=options)
+    return read_samples(source.url, storage_options=options, key_rule=settings.key_rule)
+
+
+def scan_source(settings: Settings, source: Source) -> tuple[Table, list[str]]:
+    """Rows for the samples of one input, unsorted and in place, and their keys."""
+    if source.problem:
+        raise StorageError(source.url, source.problem)
+    if source.kind == "folder":
+        return _scan_listing(settings, source)
+    return _scan_index(settings, source, _index_of(settings, source))
+
+
+def _index_of(settings: Settings, source: Source) -> ShardIndex:
+    options = settings.storage_options
+    if source.has_index:
+        num_bytes = source.num_bytes
+        index = load_index(source.url, options, num_bytes=num_bytes)
+        if index is not None:
+            return index
+    return scan_shard(source.url, storage_options=options, key_rule=settings.key_rule)
+
+
+def _scan_listing(settings: Settings, source: Source) -> tuple[Table, list[str]]:
+    options = settings.storage_options
+    listing = read_bytes(listing_url(settings, source), storage_options=options)
+    lines = listing.splitlines(keepends=True)
+    documents = [json.loads(line) for line in lines]
+    keys = [document["key"] for document in documents]
+    rows = _new_rows(source, len(lines))
+    rows["num_bytes"] = [len(line) for line in lines]
+    rows["offset"] = np.cumsum(rows["num_bytes"]) - rows["num_bytes"]
+    rows["body"] = [document["body"] for document in documents]
+    samples = read_listed(lines, storage_options=options)
+    return _with_keys(settings.order, source, rows, keys, samples), keys
+
+
+def _scan_index(
+    settings: Settings, source: Source, index: ShardIndex
+) -> tuple[Table, list[str]]:
+    keys = index.keys()
+    rows = _new_rows(source, len(keys))
+    rows["offset"] = index.sample_offsets[:-1]
+    rows["num_bytes"] = np.diff(index.sample_offsets)
+    rows["body"] = _bodies(index, keys)
+    samples = read_samples(
+        source.url,
+        storage_options=settings.storage_options,
+        key_rule=settings.key_rule,
+    )
+    return _with_keys(settings.order, source, rows, keys, samples), keys
+
+
+def _new_rows(
+    source: Source, num_rows: int
+) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    rows = np.zeros(num_rows, ROW)
+    rows["source"] = rows["container"] = source.number
+    rows["position"] = np.arange(num_rows)
+    return rows
+
+
+def _bodies(index: ShardIndex, keys: Sequence[str]) -> NDArray[Any]:
+    """What each sample of a shard takes in a shard of ours."""
+    if index.canonical:
+        return np.diff(index.sample_offsets)
+    return np.array(
+        [
+            sample_tar_bytes(key, {e: size for e, _, size in index.members(i)})
+            for i, key in enumerate(keys)
+        ],
+        np.int64,
+    )
+
+
+def _with_keys(
+    order: Order,
+    source: Source,
+    rows: NDArray[Any],
+    keys: list[str],
+    samples: Iterable[Sample],
+) -> Table:
+    """Rows with their sort keys; samples are read only if a field is sorted by."""
+    if order.kind == "shuffle":
+        positions = range(len(keys))
+        rows["key"] = shuffle_keys(order.seed, keys, source.number, positions)
+    elif order.kind == "sort":
+        if order.field == "__key__":
+            samples = ({"__key__": key} for key in keys)
+        found = [field_key(order, source.url, sample) for sample in samples]
+        if order.by_text:
+            return Table(rows, [bytes(text) for text in found])
+        rows["key"] = found
+    return Table(rows)

@@ -1,0 +1,203 @@
+"""Writing what tasks have put in order: runs, and output shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shardbuild.build.folders import read_listed
+from shardbuild.build.plan import window_bytes
+from shardbuild.build.report import Loss, Tally
+from shardbuild.build.sieve import new_key
+from shardbuild.build.windows import read_windows
+from shardbuild.errors import KeyRuleError, SampleError, ShardError, StorageError
+from shardbuild.shards.reader import read_fragment, scan_fragment
+from shardbuild.shards.tarformat import end_of_archive
+from shardbuild.storage import open_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from shardbuild.build.quarantine import Quarantine
+    from shardbuild.build.settings import Settings
+    from shardbuild.build.windows import Containers
+    from shardbuild.errors import ShardbuildError
+    from shardbuild.shards.samples import Sample
+    from shardbuild.shards.writer import TarWriter
+    from shardbuild.storage import StorageOptions
+
+_FLUSH_BYTES = 1 << 20
+
+
+class RunWriter:
+    """Writes a run: a tar whose samples are in the order of their sort keys.
+
+    Unlike a shard it may hold a key twice, for a table says where each sample is.
+    """
+
+    def __init__(
+        self, url: str, *, storage_options: StorageOptions | None = None
+    ) -> None:
+        self._file = open_atomic(url, storage_options=storage_options)
+        self._parts: list[bytes] = []
+        self._pending = 0
+        self._body = 0
+
+    def append(self, parts: list[bytes], num_bytes: int) -> None:
+        """Write one sample: the parts of its frame, and how long they are."""
+        self._parts += parts
+        self._pending += num_bytes
+        if self._pending >= _FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.write(b"".join(self._parts))
+        self._parts.clear()
+        self._pending = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write samples whose bytes are ready."""
+        self._body += len(data)
+        self._file.write(data)
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._file.discard()
+            return
+        self._flush()
+        self._file.write(end_of_archive(self._body))
+        self._file.close()
+
+
+class Copier:
+    """Brings samples from where they are into an output shard, in a given order.
+
+    A window that is whole and already in the form of our shards is written as it
+    is; any other goes through reader and writer, sample by sample, so that what is
+    bad in it is dealt with as the settings say.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        containers: Containers,
+        writer: TarWriter,
+        quarantine: Quarantine,
+    ) -> None:
+        self.settings = settings
+        self.containers = containers
+        self.writer = writer
+        self.quarantine = quarantine
+        self.reasons: Counter[str] = Counter()
+        self.losses: list[Loss] = []
+
+    def copy(self, extents: NDArray[np.void]) -> None:
+        """Write the samples that these extents hold."""
+        size = window_bytes(self.settings.memory)
+        for window, mine, starts in read_windows(extents, self.containers, size):
+            if not self._copy_whole(window, starts):
+                self._copy_each(window, mine, starts)
+
+    def _copy_whole(self, window: memoryview, starts: NDArray[np.int64]) -> bool:
+        """Write a window as it is, if that is what its samples would become."""
+        if self.settings.rekey:
+            return False
+        try:
+            rows = scan_fragment(window, "window", key_rule=self.settings.key_rule)
+        except ShardError:
+            return False
+        if not rows.canonical or not np.array_equal(rows.sample_offsets, starts):
+            return False
+        try:
+            self.writer.write_run([window], rows)
+        except KeyRuleError:
+            return False
+        return True
+
+    def _copy_each(
+        self, window: memoryview, extents: NDArray[np.void], starts: NDArray[np.int64]
+    ) -> None:
+        edges = zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+        for extent, (start, stop) in zip(extents, edges, strict=True):
+            number, offset = int(extent["container"]), int(extent["offset"])
+            url = self.containers.url_of(number)
+            try:
+                sample = self._parse(window[start:stop], number, url, offset)
+            except (ShardError, StorageError) as error:
+                self._lose(url, offset, error)
+                continue
+            try:
+                self.writer.write(sample)
+            except SampleError as error:
+                self._reject(offset, sample, url, error)
+
+    def _parse(self, data: memoryview, number: int, url: str, offset: int) -> Sample:
+        settings = self.settings
+        if url.endswith(".jsonl"):
+            options = settings.storage_options
+            samples = list(read_listed([bytes(data)], storage_options=options))
+        else:
+            samples = _read_extent(data, url, offset, settings)
+        if len(samples) != 1:
+            problem = f"holds {len(samples)} samples where its index has one"
+            raise ShardError(url, problem, offset)
+        sample = samples[0]
+        if settings.rekey:
+            sample["__key__"] = new_key(number, sample["__key__"])
+        return sample
+
+    def _lose(self, url: str, offset: int, error: ShardbuildError) -> None:
+        if self.settings.errors == "raise":
+            raise error
+        self.losses.append(Loss(url, error.problem, offset, 1))
+
+    def _reject(
+        self, offset: int, sample: Sample, url: str, error: ShardbuildError
+    ) -> None:
+        if isinstance(error, KeyRuleError) and not self.settings.rekey:
+            error.add_note("if two input shards have this key: use --rekey")
+        if self.settings.errors == "raise":
+            raise error
+        self.reasons[type(error).__name__] += 1
+        if self.settings.errors == "quarantine":
+            self.quarantine.add(offset, sample, url, error)
+
+    def tally(self) -> Tally:
+        """What became of the samples: what could not be read again was not read."""
+        put_away = self.quarantine.num_samples
+        return Tally(
+            num_read=-len(self.losses),
+            num_written=self.writer.num_samples,
+            num_dropped=sum(self.reasons.values()) - put_away,
+            num_quarantined=put_away,
+            reasons=dict(self.reasons),
+            losses=tuple(self.losses),
+        )
+
+
+def _read_extent(
+    data: memoryview, url: str, offset: int, settings: Settings
+) -> list[Sample]:
+    """The samples of one extent; what is wrong is named by its place in the shard."""
+
+    def read() -> Iterator[Any]:
+        try:
+            yield from read_fragment(data, url, key_rule=settings.key_rule)
+        except ShardError as error:
+            here = type(error)(url, error.problem, offset + error.offset)
+            raise here from error
+
+    return list(read())
