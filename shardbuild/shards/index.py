@@ -150,10 +150,10 @@ class ShardIndex:
         (['b'], [('cls', 512, 2)])
         """
         rows = np.asarray(positions, dtype=np.int64)
-        keys, key_offsets = _pick(rows, self.key_offsets)
-        members, sample_members = _pick(rows, self.sample_members)
+        keys, key_offsets = owned_positions(rows, self.key_offsets)
+        members, sample_members = owned_positions(rows, self.sample_members)
         starts = self.sample_offsets[rows]
-        offsets = _running_sum(self.sample_offsets[rows + 1] - starts)
+        offsets = running_sum(self.sample_offsets[rows + 1] - starts)
         shift = np.repeat(offsets[:-1] - starts, np.diff(sample_members))
         return ShardIndex(
             key_bytes=self.key_bytes[keys],
@@ -293,7 +293,7 @@ def concat_indexes(
         for name in index.extensions:
             names.setdefault(name, len(names))
     kind = extension_type(len(names))
-    ends = _running_sum([index.end for index in indexes])
+    ends = running_sum([index.end for index in indexes])
     starts = ends[:-1].tolist()
     return ShardIndex(
         key_bytes=_joined([index.key_bytes for index in indexes], np.uint8),
@@ -406,17 +406,17 @@ def dali_index(index: ShardIndex) -> str:
 # -- columns in memory ------------------------------------------------------
 
 
-def _running_sum(counts: Ints | Sequence[int]) -> Ints:
+def running_sum(counts: Ints | Sequence[int]) -> Ints:
     total = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=total[1:])
     return total
 
 
-def _pick(rows: Ints, offsets: Ints) -> tuple[Ints, Ints]:
+def owned_positions(rows: Ints, offsets: Ints) -> tuple[Ints, Ints]:
     """Positions of what ``rows`` own among ``offsets``, and their new offsets."""
     starts = offsets[rows]
     counts = offsets[rows + 1] - starts
-    ends = _running_sum(counts)
+    ends = running_sum(counts)
     where = np.repeat(starts - ends[:-1], counts)
     where += np.arange(len(where), dtype=np.int64)
     return where, ends
@@ -429,7 +429,7 @@ def _joined(parts: Sequence[NDArray[Any]], kind: type[Any]) -> NDArray[Any]:
 def _chained(parts: Sequence[Ints]) -> Ints:
     """Offsets with one value more than things, joined so that they go on."""
     steps = [np.diff(part) for part in parts]
-    return _running_sum(_joined(steps, np.int64))
+    return running_sum(_joined(steps, np.int64))
 
 
 def _cut(blob: Bytes, offsets: Ints) -> list[str]:
@@ -543,7 +543,7 @@ def _from_columns(columns: Mapping[str, NDArray[Any]]) -> ShardIndex:
     extensions = _extensions(columns["extensions"], kinds)
     lengths = _widened(columns["key_length"], num_samples, least=1)
     counts = _widened(columns["sample_members"], num_samples, least=1)
-    key_offsets, sample_members = _running_sum(lengths), _running_sum(counts)
+    key_offsets, sample_members = running_sum(lengths), running_sum(counts)
     if key_offsets[-1] != len(key_bytes) or sample_members[-1] != num_members:
         problem = "its lengths do not add up"
         raise ValueError(problem)
@@ -557,7 +557,7 @@ def _from_columns(columns: Mapping[str, NDArray[Any]]) -> ShardIndex:
             raise ValueError(problem)
     steps = headers * _BLOCK + _padded(sizes)
     steps[sample_members[:-1]] += gaps * _BLOCK
-    ends = _running_sum(steps)
+    ends = running_sum(steps)
     starts = ends[sample_members[:-1]] + gaps * _BLOCK
     if not int(ends[-1]) <= end <= num_bytes or file_bytes < 0:
         problem = f"its samples end at {int(ends[-1])}, the shard at {num_bytes}"

@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from shardbuild.errors import ManifestError
 from shardbuild.storage.publish import read_bytes, write_bytes
@@ -36,7 +37,9 @@ _NUMBER = re.compile(r"%0?\d*d")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?://|/|$)")
 # Where the peers' manifests point to. Nothing here runs a command, chains one
 # file system into another, or reads the disk of who loads the manifest.
-_STORES = frozenset("abfs abfss az gcs gs hf http https oss r2 s3 s3a".split())
+_STORES = frozenset(
+    ("abfs", "abfss", "az", "gcs", "gs", "hf", "http", "https", "oss", "r2", "s3")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +233,7 @@ def _seen_from(folder: str, url: str) -> str:
 
 
 def _resolve(shard: str, manifest: str) -> str:
-    if shard == "-" or shard.startswith("pipe:") or "::" in shard:
+    if shard == "-" or shard.lower().startswith("pipe:") or "::" in shard:
         problem = f"it lists {shard!r}: only the caller may name such a url"
         raise ManifestError(manifest, problem)
     if ".." in re.split(r"[/\\]", shard) or "\0" in shard:
@@ -240,8 +243,11 @@ def _resolve(shard: str, manifest: str) -> str:
     own = _SCHEME.match(manifest)
     is_local = own is None or own[1] == "file"
     if scheme is None and not shard.startswith("/"):
+        if own is not None and own[1] in {"http", "https"}:
+            return urljoin(manifest, shard)
         folder, slash, _ = manifest.rpartition("/")
-        return folder + slash + shard
+        # A colon in a name must not be taken for a scheme.
+        return folder + slash + shard if slash or ":" not in shard else f"./{shard}"
     if scheme is None or scheme[1] == "file":
         if is_local:
             return shard

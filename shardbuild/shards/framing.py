@@ -1,0 +1,379 @@
+"""A sample as the parts of a tar; what could not be read back is refused.
+
+Most samples of a shard have the same fields, keys of few lengths, and sizes that
+come again. So what a header is made of is kept: for a set of fields and a length
+of key all that lies between the key and the size, for a size its digits, for a
+checksum its digits. What is left for each member is one sum, two look-ups and
+seven references; the bytes are joined later, for many samples at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, Literal, TypeAlias
+from zlib import adler32
+
+from shardbuild.errors import EncodeError, KeyRuleError
+from shardbuild.shards.samples import KEY_RULES, KeyRule, Sample, is_meta, split_member
+from shardbuild.shards.tarformat import (
+    BLOCK,
+    NAME_BYTES,
+    SIZE_LIMIT,
+    header_form,
+    member_header,
+    padding,
+)
+
+__all__ = [
+    "Encoder",
+    "Frame",
+    "Layout",
+    "SampleFramer",
+    "TarOptions",
+    "extension_problem",
+    "key_problem",
+]
+
+Encoder: TypeAlias = (
+    bool
+    | Literal["default"]
+    | Callable[[Sample], Sample]
+    | Mapping[str, Callable[[Any], Any]]
+    | None
+)
+"""True or "default": by extension; False or None: values are bytes already; or a
+function of the sample; or functions of the value by extension."""
+
+_MAX_KEPT = 1 << 14
+_MTIME = b"00000000000\0"
+
+
+@dataclass(frozen=True, slots=True)
+class TarOptions:
+    """How samples become members.
+
+    >>> TarOptions(encoder="yes")
+    Traceback (most recent call last):
+      ...
+    ValueError: 'encoder' is True, False, a function or a mapping, not 'yes'
+    """
+
+    user: str = "bigdata"
+    group: str = "bigdata"
+    mode: int = 0o444
+    encoder: Encoder = True
+    keep_meta: bool = False
+    """Write fields whose names start with ``_`` too, except the key."""
+    key_rule: KeyRule = "first-dot"
+
+    def __post_init__(self) -> None:
+        encoder: Any = self.encoder
+        is_choice = isinstance(encoder, bool) or encoder in (None, "default")
+        if not (is_choice or isinstance(encoder, Mapping) or callable(encoder)):
+            problem = (
+                f"'encoder' is True, False, a function or a mapping, not {encoder!r}"
+            )
+            raise ValueError(problem)
+        if self.key_rule not in KEY_RULES:
+            problem = f"'key_rule' is one of {KEY_RULES}, not {self.key_rule!r}"
+            raise ValueError(problem)
+
+
+_Head: TypeAlias = tuple[bytes, int, bytes, int]
+# A header from the key's end to the mtime, its part of the checksum, the padding
+# after the payload, and the bytes of header, payload and padding together.
+
+_Form: TypeAlias = tuple[bytes, int]
+# A header from the key's end to the size, and its checksum without the bytes of
+# the key, the digits of the size, and 1.
+
+
+class Layout:
+    """What samples with the same fields have in common."""
+
+    __slots__ = ("extensions", "forms", "get_payloads")
+
+    def __init__(self, extensions: tuple[str, ...]) -> None:
+        self.extensions = extensions
+        """In the order of the members."""
+        self.get_payloads: Callable[[Sample], tuple[Any, ...]] = (
+            itemgetter(*extensions)
+            if len(extensions) > 1
+            else lambda sample: (sample[extensions[0]],)
+        )
+        self.forms: dict[int, tuple[tuple[dict[int, _Head], _Form], ...]] = {}
+        """By bytes of the key, for each member: heads by size, and their form. Only
+        for keys of which all names fit into a header."""
+
+
+Frame: TypeAlias = tuple[str, Layout, list[bytes], list[int], int, list[int] | None]
+"""One sample, ready to be written: its key; its layout; headers, payloads and
+padding, in order; payload bytes of each member; bytes in the tar; header bytes of
+each member, None if they are 512 each. A tuple, as it is made for every sample."""
+
+
+class SampleFramer:
+    """Makes frames of samples; refuses what could not be read back.
+
+    >>> framer = SampleFramer("a.tar", TarOptions())
+    >>> frame = framer.frame({"__key__": "n01/7", "txt": b"seven", "cls": b"7"})
+    >>> key, layout, parts, sizes, num_bytes, headers = frame
+    >>> key, layout.extensions, sizes, num_bytes
+    ('n01/7', ('cls', 'txt'), [1, 5], 2048)
+    >>> framer.frame({"__key__": "n01/7", "TXT": b"seven"})
+    Traceback (most recent call last):
+      ...
+    shardbuild.errors.KeyRuleError: a.tar: sample 'n01/7': its field 'TXT' would be \
+read back as 'txt': name it so
+    """
+
+    def __init__(self, url: str, options: TarOptions) -> None:
+        self.url = url
+        """Named in errors."""
+        self.options = options
+        self._encodes_fields = isinstance(options.encoder, Mapping)
+        self._form = header_form(options.user, options.group, options.mode)
+        self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._num_heads = 0
+        self._checksums: dict[int, bytes] = {}
+        self._good_folders = {""}
+        self._dots_end_keys = options.key_rule == "first-dot"
+
+    def frame(self, sample: Sample) -> Frame:
+        """The parts of ``sample``.
+
+        Raises:
+            EncodeError: a field is not bytes and cannot be made bytes.
+            KeyRuleError: it could not be read back as the same sample.
+        """
+        encoder = self.options.encoder
+        if encoder is not True and callable(encoder):
+            sample = encoder(sample)
+        layout = self._layouts.get(tuple(sample)) or self._add_layout(sample)
+        key = sample["__key__"]
+        if type(key) is not str:
+            key = self._text_of(key)
+        raw = key.encode() if key.isalnum() else self._checked(key, layout)
+        payloads = layout.get_payloads(sample)
+        forms = layout.forms.get(len(raw))
+        if forms is None:
+            return self._frame_carefully(key, raw, layout, payloads)
+        # Adler's lower half is one more than the sum of the bytes, made in C.
+        key_sum = adler32(raw) & 0xFFFF
+        tail, checksums = self._form.tail, self._checksums
+        parts: list[bytes] = []
+        sizes = []
+        num_bytes = 0
+        for payload, (heads, form) in zip(payloads, forms, strict=True):
+            size = len(payload) if type(payload) is bytes else SIZE_LIMIT
+            try:
+                head, head_sum, zeros, room = heads[size]
+            except KeyError:
+                if size >= SIZE_LIMIT:
+                    return self._frame_carefully(key, raw, layout, payloads)
+                head, head_sum, zeros, room = self._add_head(heads, form, size)
+            try:
+                checksum = checksums[key_sum + head_sum]
+            except KeyError:
+                checksum = self._add_checksum(key_sum + head_sum)
+            parts += (raw, head, checksum, tail, payload, zeros)
+            sizes.append(size)
+            num_bytes += room
+        return key, layout, parts, sizes, num_bytes, None
+
+    def _frame_carefully(
+        self, key: str, raw: bytes, layout: Layout, values: tuple[Any, ...]
+    ) -> Frame:
+        """The frame of any sample."""
+        pairs = zip(layout.extensions, values, strict=True)
+        payloads = [self._encoded(name, value, key) for name, value in pairs]
+        if not self._encodes_fields and len(raw) not in layout.forms:
+            self._add_forms(layout, len(raw))
+        options = self.options
+        parts: list[bytes] = []
+        headers = []
+        for extension, payload in zip(layout.extensions, payloads, strict=True):
+            header = member_header(
+                f"{key}.{extension}",
+                len(payload),
+                user=options.user,
+                group=options.group,
+                mode=options.mode,
+            )
+            parts += (header, payload, padding(len(payload)))
+            headers.append(len(header))
+        sizes = [len(payload) for payload in payloads]
+        return key, layout, parts, sizes, sum(map(len, parts)), headers
+
+    def _encoded(self, extension: str, value: Any, key: str) -> bytes:
+        encoder = self.options.encoder
+        if isinstance(encoder, Mapping) and extension in encoder:
+            value = encoder[extension](value)
+        if isinstance(value, bytes | bytearray | memoryview):
+            return bytes(value)
+        if extension.startswith("_") and isinstance(value, str):
+            return value.encode()
+        if encoder is True or encoder == "default":
+            from shardbuild.codecs.encoders import encode_field
+
+            return encode_field(extension, value, key=key, url=self.url)
+        problem = (
+            f"its field {extension!r} is a {type(value).__name__}, not bytes, "
+            f"and the encoder {encoder!r} does not change that"
+        )
+        raise EncodeError(self.url, problem, key)
+
+    def _checked(self, key: str, layout: Layout) -> bytes:
+        """The key's bytes, if what is named by it is read back under it."""
+        base_at = key.rfind("/") + 1
+        base = key[base_at:]
+        if (
+            key[:base_at] not in self._good_folders
+            or not base
+            or ("." in base and (self._dots_end_keys or base[0] == "."))
+            or "\0" in base
+            or key[:2] == "__"
+        ):
+            problem = key_problem(key, self.options.key_rule)
+            if problem:
+                raise KeyRuleError(self.url, problem, key)
+            for extension in layout.extensions:
+                if is_meta(f"{key}.{extension}"):
+                    problem = (
+                        f"its member {key}.{extension} would be taken for meta data"
+                    )
+                    raise KeyRuleError(self.url, problem, key)
+            if len(self._good_folders) > _MAX_KEPT:
+                self._good_folders.clear()
+            self._good_folders.add(key[:base_at])
+        try:
+            return key.encode()
+        except UnicodeEncodeError as error:
+            problem = "its key cannot be written in UTF-8: rename it"
+            raise KeyRuleError(self.url, problem, key) from error
+
+    def _text_of(self, key: Any) -> str:
+        """A key that was given as bytes."""
+        if isinstance(key, bytes):
+            try:
+                return key.decode()
+            except UnicodeDecodeError as error:
+                problem = "its key is not UTF-8: rename it"
+                raise KeyRuleError(self.url, problem, repr(key)) from error
+        if isinstance(key, str):
+            return str(key)
+        problem = f"its key is a {type(key).__name__}: make it text"
+        raise KeyRuleError(self.url, problem, repr(key))
+
+    def _add_layout(self, sample: Sample) -> Layout:
+        names: tuple[Any, ...] = tuple(sample)
+        if "__key__" not in sample:
+            problem = f"it has no '__key__', only {sorted(map(str, names))}"
+            raise KeyRuleError(self.url, problem, "")
+        key = sample["__key__"]
+        shown = key if isinstance(key, str) else repr(key)
+        by_case: dict[str, str] = {}
+        for name in names:
+            if not isinstance(name, str):
+                problem = f"its field {name!r} is not named by text"
+                raise KeyRuleError(self.url, problem, shown)
+            if name == "__key__" or (name[:1] == "_" and not self.options.keep_meta):
+                continue
+            twin = by_case.setdefault(name.lower(), name)
+            if twin != name:
+                problem = f"its fields {twin!r} and {name!r} would be read back as one"
+                raise KeyRuleError(self.url, problem, shown)
+        if not by_case:
+            problem = "it has no field to write: drop it, or give it one"
+            raise KeyRuleError(self.url, problem, shown)
+        for name in by_case.values():
+            trouble = extension_problem(name, self.options.key_rule)
+            if trouble:
+                raise KeyRuleError(self.url, trouble, shown)
+        if len(self._layouts) > _MAX_KEPT // 16:
+            self._layouts.clear()
+        layout = self._layouts[names] = Layout(tuple(sorted(by_case.values())))
+        return layout
+
+    def _add_forms(self, layout: Layout, key_bytes: int) -> None:
+        """Be ready for keys of this length, if all names fit into a header."""
+        suffixes = [b"." + extension.encode() for extension in layout.extensions]
+        if key_bytes + max(map(len, suffixes)) > NAME_BYTES:
+            return
+        forms: list[tuple[dict[int, _Head], _Form]] = []
+        for suffix in suffixes:
+            zeros = bytes(NAME_BYTES - key_bytes - len(suffix))
+            between = suffix + zeros + self._form.owner
+            forms.append(({}, (between, self._form.base_sum + sum(suffix) - 1)))
+        layout.forms[key_bytes] = tuple(forms)
+
+    def _add_head(self, heads: dict[int, _Head], form: _Form, size: int) -> _Head:
+        """What follows the key, for a member of this size."""
+        between, rest = form
+        digits = b"%011o\0" % size
+        zeros = padding(size)
+        room = BLOCK + size + len(zeros)
+        head = (between + digits + _MTIME, rest + sum(digits), zeros, room)
+        if size <= _MAX_KEPT:
+            self._num_heads += 1
+            if self._num_heads > 2 * _MAX_KEPT:
+                self._num_heads = 0
+                self._layouts.clear()
+            heads[size] = head
+        return head
+
+    def _add_checksum(self, total: int) -> bytes:
+        field = self._checksums[total] = b"%06o\0 " % total
+        return field
+
+
+def key_problem(  # noqa: PLR0911 - one a reason
+    key: str, key_rule: KeyRule = "first-dot"
+) -> str | None:
+    """Why a key would not be read back; None if it would.
+
+    >>> key_problem("n01/0007")
+    >>> key_problem("v1.5")
+    "the dot in its own name would end its key: rename it, or use key_rule='last-dot'"
+    """
+    folder, _, base = key.rpartition("/")
+    if not base or "\0" in key:
+        return "its key ends in '/' or has a NUL in it: rename it"
+    if key.startswith("/") or ".." in folder.split("/"):
+        return "its key leads out of the folder it is unpacked in: make it relative"
+    if key.startswith("./"):
+        return "its key would be read back without the leading './': remove it"
+    if base.startswith("."):
+        return "its key's own name starts with a dot and would be skipped: rename it"
+    if split_member(f"{key}.x", key_rule) == (key, "x"):
+        return None
+    if "." in base and key_rule == "first-dot":
+        return (
+            "the dot in its own name would end its key: rename it, "
+            "or use key_rule='last-dot'"
+        )
+    return "its members would be taken for meta data: rename its folder"
+
+
+def extension_problem(extension: str, key_rule: KeyRule = "first-dot") -> str | None:
+    """Why an extension would not be read back; None if it would.
+
+    >>> extension_problem("seg.png")
+    >>> extension_problem("seg.png", "last-dot")
+    "its field 'seg.png' would be read back as 'png': name it without a dot"
+    """
+    shown = f"its field {extension!r}"
+    if extension != extension.lower():
+        return f"{shown} would be read back as {extension.lower()!r}: name it so"
+    if "/" in extension or "\0" in extension:
+        return f"{shown} has a '/' or a NUL in its name: rename it"
+    if "." in extension and key_rule == "last-dot":
+        last = extension.rpartition(".")[2]
+        return f"{shown} would be read back as {last!r}: name it without a dot"
+    try:
+        extension.encode()
+    except UnicodeEncodeError:
+        return f"{shown} cannot be written in UTF-8: rename it"
+    return None
