@@ -31,6 +31,8 @@ __all__ = ["WORKLOADS", "main"]
 
 NUM_SHARDS = 16
 SEED = 7
+MEMORY_BYTES = 16 << 20
+"""Of a task, where memory is measured: much less than the data."""
 
 
 def _case(scene: Scene, size: str) -> Case:
@@ -57,7 +59,7 @@ def _shuffler(name: str, case: Case, shuffle: Callable[[Path], Any]) -> Contesta
 
 
 def _shuffle_by_us(
-    urls: Sequence[str], folder: Path, method: str, num_workers: int
+    urls: Sequence[str], folder: Path, method: str, maxcount: int, **options: Any
 ) -> None:
     from shardbuild.build import convert
 
@@ -67,9 +69,14 @@ def _shuffle_by_us(
         order="shuffle",
         seed=SEED,
         method=method,
-        workers=num_workers,
+        maxcount=maxcount,
         scheduler="processes",
+        **options,
     )
+
+
+def _samples_a_shard(case: Case) -> int:
+    return -(-case.num_samples // NUM_SHARDS)
 
 
 def _copied(name: str, case: Case, copy: Callable[[Path], Any]) -> Contestant:
@@ -98,13 +105,14 @@ def _baseline(case: Case) -> Sequence[Contestant]:
 
 def _ours(case: Case) -> Sequence[Contestant]:
     def method(name: str) -> Contestant:
-        return _shuffler(
-            name,
-            case,
-            lambda folder: _shuffle_by_us(
-                case.urls, folder, name, case.scene.num_workers
-            ),
+        shuffle = functools.partial(
+            _shuffle_by_us,
+            case.urls,
+            method=name,
+            maxcount=_samples_a_shard(case),
+            workers=case.scene.num_workers,
         )
+        return _shuffler(name, case, shuffle)
 
     return [method("gather"), method("spill")]
 
@@ -178,7 +186,8 @@ def _peers(case: Case) -> Sequence[Contestant]:
 def _watched(name: str, case: Case, urls: Sequence[str], method: str) -> Contestant:
     """Make a contestant that shuffles in a watched process of its own."""
     folder = case.folder / f"shuffled by {name}"
-    command = [sys.executable, "-m", __name__, method, str(folder), *urls]
+    arguments = [method, str(folder), str(_samples_a_shard(case)), *urls]
+    command = [sys.executable, "-m", __name__, *arguments]
 
     def check() -> None:
         count = sum(1 for _ in _read_sorted(folder))
@@ -203,9 +212,11 @@ def _memory(case: Case) -> Sequence[Contestant]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Shuffle ``SHARD...`` into ``FOLDER`` by ``METHOD``, in two workers."""
-    method, folder, *urls = argv
-    _shuffle_by_us(urls, Path(folder), method, 2)
+    """Shuffle with little memory: ``METHOD FOLDER MAXCOUNT SHARD...``."""
+    method, folder, maxcount, *urls = argv
+    _shuffle_by_us(
+        urls, Path(folder), method, int(maxcount), workers=2, memory=MEMORY_BYTES
+    )
 
 
 WORKLOADS = [

@@ -129,7 +129,9 @@ class _Server:
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        # They hang up, or we are told to stop.
+        ends = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError)
+        with contextlib.suppress(*ends):
             while head := await reader.readuntil(b"\r\n\r\n"):
                 await self.respond(head.decode("latin-1"), writer)
         writer.close()

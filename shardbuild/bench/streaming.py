@@ -39,7 +39,6 @@ def _case(scene: Scene) -> Case:
     options = {
         "anon": True,
         "endpoint_url": endpoint,
-        "skip_instance_cache": True,
         "client_kwargs": {"region_name": "us-east-1"},
     }
     return replace(
