@@ -38,6 +38,10 @@ def scene(tmp_path):
     return Scene(tmp_path, num_samples=40, num_photos=20, num_workers=2)
 
 
+# webdataset and wids leave the files that they read to the garbage collector.
+leaking_peers = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+
 # Rounds
 
 
@@ -261,6 +265,7 @@ def test_each_target_is_of_a_workload():
 # Workloads
 
 
+@leaking_peers
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_a_workload_runs_with_its_peers_and_judges_all_its_targets(name, scene):
     result = run_workload(WORKLOADS[name], scene, 1, with_peers=True)
@@ -372,6 +377,7 @@ def test_the_command_prints_a_table(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@leaking_peers
 def test_the_command_prints_json_lines(capsys):
     assert _bench("write-small", *TINY, "--json", "--peers") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
