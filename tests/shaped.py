@@ -9,6 +9,7 @@ changes its ways while it runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import re
@@ -55,13 +56,10 @@ class Server:
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        try:
+        gone = (ConnectionError, asyncio.IncompleteReadError)
+        with contextlib.closing(writer), contextlib.suppress(*gone):
             while await self.answer_one(reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has gone
-        finally:
-            writer.close()
 
     async def answer_one(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -235,7 +233,7 @@ def _error(code: str) -> bytes:
 
 
 def _without_aws_chunks(data: bytes) -> bytes:
-    pieces = []
+    pieces: list[bytes] = []
     at = 0
     while True:
         end = data.index(b"\r\n", at)

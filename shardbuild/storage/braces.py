@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
-from itertools import chain, islice, pairwise, product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 from shardbuild.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
 __all__ = ["expand_braces"]
 
@@ -35,34 +36,34 @@ def expand_braces(text: str) -> list[str]:
     Raises:
         StorageError: It stands for more than ten million texts.
     """
-    if "{" not in text:
-        return [text]
-    expanded = list(islice(_expand(text), MAX_EXPANSIONS + 1))
-    if len(expanded) > MAX_EXPANSIONS:
-        raise StorageError(text, f"stands for more than {MAX_EXPANSIONS:,} urls")
-    return expanded
+    return _expand(text, text) if "{" in text else [text]
 
 
-def _expand(text: str) -> Iterator[str]:
+def _expand(text: str, whole: str) -> list[str]:
     """Expand a text: literal pieces and alternatives, multiplied out."""
-    pieces: list[list[str]] = []
+    pieces: list[Sequence[str]] = []
     rest = text
     while found := _first_group(rest):
         start, stop, commas = found
-        inside = rest[start + 1 : stop]
-        pieces.append([_unescape(rest[:start])])
-        pieces.append(list(islice(_group(inside, commas), MAX_EXPANSIONS + 1)))
+        pieces.append((_unescape(rest[:start]),))
+        pieces.append(_group(rest[start + 1 : stop], commas, whole))
         rest = rest[stop + 1 :]
-    pieces.append([_unescape(rest)])
-    return map("".join, product(*pieces))
+    pieces.append((_unescape(rest),))
+    _check_count(math.prod(map(len, pieces)), whole)
+    return list(map("".join, product(*pieces)))
 
 
-def _group(inside: str, commas: list[int]) -> Iterator[str]:
+def _group(inside: str, commas: list[int], whole: str) -> list[str]:
     if not commas:
-        return _range(inside)
+        return _range(inside, whole)
     ends = [-1, *commas, len(inside)]
     parts = (inside[a + 1 : b] for a, b in pairwise(ends))
-    return chain.from_iterable(map(_expand, parts))
+    return [text for part in parts for text in _expand(part, whole)]
+
+
+def _check_count(count: int, whole: str) -> None:
+    if count > MAX_EXPANSIONS:
+        raise StorageError(whole, f"stands for more than {MAX_EXPANSIONS:,} urls")
 
 
 def _first_group(text: str) -> tuple[int, int, list[int]] | None:
@@ -92,24 +93,23 @@ def _is_range(inside: str) -> bool:
     return bool(_NUMBERS.fullmatch(inside) or _LETTERS.fullmatch(inside))
 
 
-def _range(inside: str) -> Iterator[str]:
-    match = _NUMBERS.fullmatch(inside)
-    if match is None:
-        match = _LETTERS.fullmatch(inside)
-        if match is None:
-            raise AssertionError(f"not a range: {inside!r}")
-        return map(chr, _steps(ord(match[1]), ord(match[2]), match[3]))
-    first, last = match[1], match[2]
-    padded = any(re.match(r"-?0\d", end) for end in (first, last))
-    width = max(len(first), len(last)) if padded else 0
-    return (f"{n:0{width}d}" for n in _steps(int(first), int(last), match[3]))
+def _range(inside: str, whole: str) -> list[str]:
+    match = _LETTERS.fullmatch(inside)
+    if match is not None:
+        return list(map(chr, _steps(ord(match[1]), ord(match[2]), match[3])))
+    first, last, step = (*re.split(r"\.\.", inside), None)[:3]
+    numbers = _steps(int(first or 0), int(last or 0), step)
+    _check_count(len(numbers), whole)
+    padded = any(re.match(r"-?0\d", end or "") for end in (first, last))
+    width = max(len(first or ""), len(last or "")) if padded else 0
+    return [f"{number:0{width}d}" for number in numbers]
 
 
 def _steps(first: int, last: int, step: str | None) -> range:
     size = abs(int(step or 1)) or 1
-    return (
-        range(first, last + 1, size) if first <= last else range(first, last - 1, -size)
-    )
+    if first <= last:
+        return range(first, last + 1, size)
+    return range(first, last - 1, -size)
 
 
 def _unescape(text: str) -> str:

@@ -145,10 +145,10 @@ def _options_for(url: str, options: StorageOptions) -> dict[str, Any]:
     }
     for protocol in protocols:
         ours = _our_defaults(protocol)
-        if ours and len(protocols) == 1:
-            chosen = {**ours, **chosen}
-        elif ours:
-            chosen[protocol] = {**ours, **chosen.get(protocol, {})}
+        if ours:
+            flat = set(chosen) if protocol == protocols[0] else set()
+            below = {name: ours[name] for name in ours.keys() - flat}
+            chosen[protocol] = {**below, **chosen.get(protocol, {})}
     return chosen
 
 
@@ -215,11 +215,13 @@ def status_of(error: BaseException) -> int | None:
     if isinstance(response, Mapping):  # botocore
         meta = response.get("ResponseMetadata", {})
         return meta.get("HTTPStatusCode") if isinstance(meta, Mapping) else None
-    for name in ("status", "code"):  # aiohttp, gcsfs
-        value = getattr(error, name, None)
-        if isinstance(value, int):
-            return value
-    return None
+    # A status of aiohttp's that came with an answer, or a code of gcsfs's; other
+    # exceptions of aiohttp have a code that no server sent.
+    name = "status" if hasattr(error, "request_info") else "code"
+    if name == "code" and not type(error).__module__.startswith("gcsfs."):
+        return None
+    value = getattr(error, name, None)
+    return int(value) if value is not None else None
 
 
 def is_missing(error: BaseException) -> bool:

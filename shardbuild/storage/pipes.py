@@ -333,6 +333,8 @@ class StdoutWriter(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Write all of ``data``."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
         try:
             num_bytes: int = self._stream.write(data)
         except OSError as error:

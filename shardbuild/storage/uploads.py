@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
@@ -81,7 +82,7 @@ class _S3Upload(AtomicFile):
         self._fs = fs
         self._requests = _S3Requests(url, fs, {"Bucket": bucket, "Key": key})
         self._upload_id: str | None = None
-        self._part = bytearray()
+        self._part = io.BytesIO()
         self._num_parts = 0
         self._in_flight: set[Future[dict[str, Any]]] = set()
         self._done: list[dict[str, Any]] = []
@@ -91,11 +92,10 @@ class _S3Upload(AtomicFile):
         with memoryview(data) as given, given.cast("B") as view:
             start = 0
             while start < len(view):
-                if len(self._part) >= self._part_bytes():
+                if self._part.tell() >= self._part_bytes():
                     self._send()
-                room = self._part_bytes() - len(self._part)
-                self._part += view[start : start + room]
-                start += room
+                room = self._part_bytes() - self._part.tell()
+                start += self._part.write(view[start : start + room])
             self._position += len(view)
             return len(view)
 
@@ -110,7 +110,7 @@ class _S3Upload(AtomicFile):
             self._upload_id = answer.result()["UploadId"]
         while len(self._in_flight) >= self._max_in_flight():
             self._collect()
-        part, self._part = self._part, bytearray()
+        part, self._part = self._part.getvalue(), io.BytesIO()
         self._num_parts += 1
         sent = self._requests.send_part(self._upload_id, self._num_parts, part)
         self._in_flight.add(self._submit(sent))
@@ -129,9 +129,9 @@ class _S3Upload(AtomicFile):
 
     def _publish(self) -> None:
         if self._upload_id is None:
-            put = self._requests.ask("put_object", Body=bytes(self._part))
+            put = self._requests.ask("put_object", body=self._part.getvalue())
             self._submit(put).result()
-            self._meter.count_write(len(self._part))
+            self._meter.count_write(self._position)
         else:
             self._send()
             while self._in_flight:
@@ -139,11 +139,11 @@ class _S3Upload(AtomicFile):
             parts = sorted(self._done, key=lambda part: int(part["PartNumber"]))
             completed = self._requests.complete(self._upload_id, parts, self._position)
             self._submit(completed).result()
-        self._part = bytearray()
+        self._part = io.BytesIO()
         self._fs.invalidate_cache()
 
     def _discard(self) -> None:
-        self._part = bytearray()
+        self._part = io.BytesIO()
         if self._upload_id is None:
             return
         for future in self._in_flight:
@@ -165,8 +165,12 @@ class _S3Requests:
         self._fs = fs
         self._target = target
 
-    async def ask(self, method: str, **arguments: Any) -> dict[str, Any]:
+    async def ask(
+        self, method: str, *, body: bytes | None = None, **arguments: Any
+    ) -> dict[str, Any]:
         async def ask() -> dict[str, Any]:
+            if body is not None:  # a file: aiohttp sends it piece by piece
+                arguments["Body"] = io.BytesIO(body)
             answer: dict[str, Any] = await self._fs._call_s3(
                 method, **self._target, **arguments
             )
@@ -175,10 +179,10 @@ class _S3Requests:
         return await retried(self._url, ask)
 
     async def send_part(
-        self, upload_id: str, number: int, body: bytearray
+        self, upload_id: str, number: int, body: bytes
     ) -> dict[str, Any]:
         answer = await self.ask(
-            "upload_part", PartNumber=number, UploadId=upload_id, Body=body
+            "upload_part", PartNumber=number, UploadId=upload_id, body=body
         )
         part = {"PartNumber": number, "ETag": answer["ETag"]}
         if "ChecksumSHA256" in answer:
