@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 import tarfile
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,8 +48,8 @@ leaking_peers = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning
 
 
 def test_contestants_take_turns_there_and_back_again():
-    ran = []
-    pair = [Contestant(name, run=lambda name=name: ran.append(name)) for name in "ab"]
+    ran: list[str] = []
+    pair = [Contestant(name, functools.partial(ran.append, name)) for name in "ab"]
     measure([("ours", each) for each in pair], 3, warm_up=False)
     assert "".join(ran) == "abbaab"
 
@@ -70,9 +72,9 @@ def test_work_is_checked_once_and_reset_before_every_run(warm_up):
         reset=lambda: happened.append("reset"),
     )
     measure([("ours", one)], 2, warm_up=warm_up)
-    assert happened.count("check") == 1
-    assert happened[:3] == ["reset", "run", "check"]
-    assert happened.count("reset") == happened.count("run") == 2 + warm_up
+    checked = ["reset", "run", "check", "reset"]
+    unchecked = ["reset", "run", "reset"]
+    assert happened == checked + unchecked * (1 + warm_up)
 
 
 def test_wrong_work_ends_the_bench():
@@ -349,7 +351,9 @@ def test_memory_of_a_process_and_its_children_is_seen():
         "import threading; threading.Event().wait(0.5)\n"
         "c.communicate(b'\\n')\n"
     )
-    assert run_watched([sys.executable, "-c", child]) > 96 << 20
+    peak = run_watched([sys.executable, "-c", child])
+    assert peak is not None
+    assert peak > 96 << 20
 
 
 def test_a_watched_command_that_fails_is_an_error():
@@ -395,6 +399,19 @@ def test_strict_tells_a_missed_floor_by_its_status(capsys, targets):
     assert "NOT MET" in capsys.readouterr().out
 
 
+def test_full_takes_the_sizes_that_the_floors_are_about(capsys, monkeypatch):
+    row = replace(WORKLOADS["read-small"], full_size=30)
+    monkeypatch.setattr(bench, "WORKLOADS", {"read-small": row})
+    assert _bench(*TINY, "--json") == 0
+    assert _bench(*TINY, "--json", "--full") == 0
+    assert _bench(*TINY) == 0
+    *lines, hint = capsys.readouterr().out.splitlines()
+    timings = [json.loads(line) for line in lines if '"timing"' in line]
+    sizes = {(timing["num_samples"], timing["is_full"]) for timing in timings}
+    assert sizes == {(20, False), (30, True)}
+    assert hint.endswith("--full")
+
+
 def test_an_unknown_workload_is_wrong_usage(capsys):
     with pytest.raises(SystemExit) as raised:
         bench.parse(["read-everything"])
@@ -408,8 +425,6 @@ def test_a_workload_whose_package_is_missing_is_told_not_hidden(
 ):
     def missing(scene):
         raise MissingExtraError("shardbuild bench", "s3fs", "s3")
-
-    from dataclasses import replace
 
     far = replace(WORKLOADS["stream-s3"], prepare=missing)
     monkeypatch.setattr(bench, "WORKLOADS", {"stream-s3": far})

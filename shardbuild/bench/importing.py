@@ -95,6 +95,8 @@ WORKLOADS = [
         lambda scene: dialects_case(scene, "small", "ustar"),
         _baseline,
         _ours,
+        "small",
+        50_000,
         _peers,
     )
 ]

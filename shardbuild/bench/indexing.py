@@ -102,6 +102,8 @@ WORKLOADS = [
         lambda scene: _case(scene, "small"),
         _baseline,
         _ours,
+        "small",
+        50_000,
         _peers,
     ),
     Workload(
@@ -110,6 +112,8 @@ WORKLOADS = [
         lambda scene: _case(scene, "img"),
         _baseline,
         _ours,
+        "img",
+        4_000,
         _peers,
     ),
 ]

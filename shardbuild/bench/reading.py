@@ -167,6 +167,8 @@ WORKLOADS = [
         lambda scene: dialects_case(scene, "small", "ustar"),
         _baseline,
         _ours,
+        "small",
+        50_000,
         _peers_and_wids,
     ),
     Workload(
@@ -175,6 +177,8 @@ WORKLOADS = [
         lambda scene: dialects_case(scene, "img", "ustar"),
         _baseline,
         _ours,
+        "img",
+        4_000,
         _peers_and_wids,
     ),
     Workload(
@@ -183,6 +187,8 @@ WORKLOADS = [
         lambda scene: dialects_case(scene, "small", "pax-mtime"),
         _baseline,
         _ours,
+        "small",
+        50_000,
         _peers_and_wids,
     ),
     Workload(
@@ -191,6 +197,8 @@ WORKLOADS = [
         lambda scene: dialects_case(scene, "small", *ODD),
         _baseline,
         _ours,
+        "small",
+        12_500,
         _peers,
     ),
     Workload(
@@ -199,6 +207,8 @@ WORKLOADS = [
         lambda scene: _packed_case(scene, ".tar.gz"),
         _unpack,
         _ours,
+        "small",
+        50_000,
         _packed_peers,
     ),
     Workload(
@@ -207,6 +217,8 @@ WORKLOADS = [
         lambda scene: _packed_case(scene, ".tar.zst"),
         _unpack,
         _ours,
+        "small",
+        50_000,
         _packed_peers,
     ),
 ]

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ MEMORY_BYTES = 16 << 20
 
 
 def _case(scene: Scene, size: str) -> Case:
-    return shards_case(scene, size, scene.shards(size, NUM_SHARDS))
+    case = shards_case(scene, size, scene.shards(size, NUM_SHARDS))
+    return replace(case, extra={"size": size})
 
 
 def _read_sorted(folder: Path) -> Iterator[Sample]:
@@ -59,7 +61,7 @@ def _shuffler(name: str, case: Case, shuffle: Callable[[Path], Any]) -> Contesta
 
 
 def _shuffle_by_us(
-    urls: Sequence[str], folder: Path, method: str, maxcount: int, **options: Any
+    urls: Sequence[str], folder: Path, *, method: Any, maxcount: int, **options: Any
 ) -> None:
     from shardbuild.build import convert
 
@@ -90,8 +92,11 @@ def _copied(name: str, case: Case, copy: Callable[[Path], Any]) -> Contestant:
 
 
 def _baseline(case: Case) -> Sequence[Contestant]:
+    # All bytes in one file: starting a dd for each shard would flatter us.
+    whole = [str(case.scene.shard(case.extra["size"]))]
+
     def by_dd(folder: Path) -> None:
-        run_dd(case.urls, folder)
+        run_dd(whole, folder)
 
     def by_kernel(folder: Path) -> None:
         for url in case.urls:
@@ -149,6 +154,7 @@ def _groups(case: Case, folder: Path, how: str) -> Any:
 def _peers(case: Case) -> Sequence[Contestant]:
     dask = load_peer("dask")
     num_workers = case.scene.num_workers
+    (case.folder / "partd").mkdir(exist_ok=True)
     partd = {"temporary_directory": str(case.folder / "partd")}
 
     def by_disk(folder: Path, scheduler: str) -> None:
@@ -215,7 +221,12 @@ def main(argv: Sequence[str]) -> None:
     """Shuffle with little memory: ``METHOD FOLDER MAXCOUNT SHARD...``."""
     method, folder, maxcount, *urls = argv
     _shuffle_by_us(
-        urls, Path(folder), method, int(maxcount), workers=2, memory=MEMORY_BYTES
+        urls,
+        Path(folder),
+        method=method,
+        maxcount=int(maxcount),
+        workers=2,
+        memory=MEMORY_BYTES,
     )
 
 
@@ -226,6 +237,8 @@ WORKLOADS = [
         lambda scene: _case(scene, "small"),
         _baseline,
         _ours,
+        "small",
+        200_000,
         _peers,
         warm_up=False,
     ),
@@ -235,6 +248,8 @@ WORKLOADS = [
         lambda scene: _case(scene, "img"),
         _baseline,
         _ours,
+        "img",
+        20_000,
         _peers,
         warm_up=False,
     ),
@@ -244,6 +259,8 @@ WORKLOADS = [
         lambda scene: _case(scene, "img"),
         lambda case: _baseline(case)[:1],
         _memory,
+        "img",
+        4_000,
         warm_up=False,
     ),
 ]

@@ -46,6 +46,7 @@ def as_records(result: Result) -> Iterator[dict[str, Any]]:
         "num_samples": result.num_samples,
         "num_bytes": result.num_bytes,
         "num_rounds": result.num_rounds,
+        "is_full": result.is_full,
     }
     for timing in result.timings:
         wall = spread_of(timing.wall)
@@ -133,4 +134,6 @@ def as_table(result: Result) -> str:
         ]
         lines.append("  ".join(["  " + first.ljust(widths[0]), *cells]).rstrip())
     lines += map(_verdict_line, result.verdicts)
+    if result.verdicts and not result.is_full:
+        lines.append("  the floors are about more samples than these: --full")
     return "\n".join(lines)

@@ -46,6 +46,8 @@ class Result:
     num_samples: int
     num_bytes: int
     num_rounds: int
+    is_full: bool
+    """The sizes are at least those that the floors are about."""
     timings: tuple[Timing, ...]
     verdicts: tuple[Verdict, ...]
 
@@ -91,6 +93,7 @@ def run_workload(
         case.num_samples,
         case.num_bytes,
         num_rounds,
+        scene.num_of(workload.size) >= workload.full_size,
         tuple(timings),
         tuple(judge(workload.name, timings)),
     )

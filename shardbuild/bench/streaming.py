@@ -140,5 +140,7 @@ WORKLOADS = [
         _case,
         _baseline,
         _ours,
+        "img",
+        1_000,
     )
 ]

@@ -39,7 +39,7 @@ class Contestant:
     check: Callable[[], None] = _nothing
     """Raises if the work was not done right. Called once, outside of the timed part."""
     reset: Callable[[], None] = _nothing
-    """Called before each run, outside of the timed part."""
+    """Removes what was made; called before and after each run, never timed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class _Stopwatch:
         self.cpu: list[float] = []
         self.peak_bytes: list[int] = []
 
-    def run(self) -> None:
+    def run(self, *, is_checked: bool = False) -> None:
         self.contestant.reset()
         gc.collect()
         cpu, wall = _cpu_seconds(), time.perf_counter()
@@ -118,6 +118,10 @@ class _Stopwatch:
         self.cpu.append(_cpu_seconds() - cpu)
         if peak is not None:
             self.peak_bytes.append(peak)
+        if is_checked:
+            self.contestant.check()
+        # What others made is not in the way of the next one.
+        self.contestant.reset()
 
     def timing(self, role: Role) -> Timing:
         return Timing(
@@ -155,15 +159,14 @@ def measure(
             contestant.reset()
             contestant.run()
             contestant.check()
+            contestant.reset()
     # What was made for the bench is not looked through by every later collection.
     gc.collect()
     gc.freeze()
     try:
         for number in range(num_rounds):
             for watch in watches if number % 2 == 0 else reversed(watches):
-                watch.run()
-                if number == 0 and not warm_up:
-                    watch.contestant.check()
+                watch.run(is_checked=number == 0 and not warm_up)
     finally:
         gc.unfreeze()
     pairs = zip(watches, contestants, strict=True)

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from shardbuild.bench.datasets import (
     DIALECTS,
@@ -49,6 +49,10 @@ class Scene:
     @functools.cached_property
     def img(self) -> list[Sample]:
         return make_photo_samples(self.num_photos, self.seed)
+
+    def num_of(self, size: str) -> int:
+        """Give the number of samples of a size."""
+        return {"small": self.num_samples, "img": self.num_photos}[size]
 
     def samples(self, size: str) -> list[Sample]:
         """Give the ``small`` or the ``img`` samples."""
@@ -125,6 +129,8 @@ def dialects_case(scene: Scene, size: str, *dialects: str) -> Case:
     )
 
 
+Size = Literal["small", "img"]
+
 Contestants = Callable[[Case], Sequence[Contestant]]
 
 
@@ -144,6 +150,9 @@ class Workload:
     baseline: Contestants
     """What the machine can do. The first one is what shares are given of."""
     ours: Contestants
+    size: Size
+    full_size: int
+    """Of so many samples are the floors: with few, starting costs more than working."""
     peers: Contestants = nobody
     """Imports what it needs, or raises MissingExtraError."""
     unit: str = "samples"

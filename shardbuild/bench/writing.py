@@ -114,6 +114,8 @@ WORKLOADS = [
         lambda scene: dialects_case(scene, "small", "ustar"),
         _baseline,
         _ours,
+        "small",
+        50_000,
         _peers,
     ),
     Workload(
@@ -122,6 +124,8 @@ WORKLOADS = [
         lambda scene: dialects_case(scene, "img", "ustar"),
         _baseline,
         _ours,
+        "img",
+        4_000,
         _peers,
     ),
 ]
