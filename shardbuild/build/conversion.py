@@ -228,12 +228,11 @@ class Build:
             self._stream(runner)
             return
         if self.plan.method == "gather":
-            write_source_urls(self.settings, self.plan.sources)
+            containers = write_source_urls(self.settings, self.plan.sources)
             self.first = self._phase(
                 runner, "scan", scan_task, self.plan.sources, _source_number
             )
-            tables, containers = "scan", "sources"
-            num_tables = len(self.plan.sources)
+            tables, num_tables = "scan", len(self.plan.sources)
         else:
             tables, num_tables = self._spill(runner)
             containers = tables

@@ -193,6 +193,7 @@ def _read_sample(
 
 def is_folder(url: str) -> bool:
     """Whether a local path is a folder, or a store's url ends with a slash."""
-    return (
-        url.endswith("/") if is_remote(url) else Path(local_path(url) or ".").is_dir()
-    )
+    if is_remote(url):
+        return url.endswith("/")
+    path = local_path(url)
+    return path is not None and Path(path or ".").is_dir()

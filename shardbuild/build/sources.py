@@ -13,7 +13,7 @@ from shardbuild.build.ordering import field_key, shuffle_keys
 from shardbuild.build.plan import Source
 from shardbuild.build.rows import ROW, Table
 from shardbuild.errors import PlanError, ShardbuildError, StorageError
-from shardbuild.shards.decompress import sniff_compression
+from shardbuild.shards.decompress import HEAD_BYTES, compression_of
 from shardbuild.shards.index import index_url, load_index
 from shardbuild.shards.manifest import load_manifest
 from shardbuild.shards.reader import read_samples, scan_shard
@@ -194,7 +194,7 @@ def _is_compressed(
     if _is_stream(url) or (has_index and url.endswith(".tar")):
         return False
     with gopen(url, "rb", storage_options=options) as stream:
-        return sniff_compression(stream.read(16)) is not None
+        return compression_of(stream.read(HEAD_BYTES)) is not None
 
 
 def probe_sample_bytes(settings: Settings, sources: Sequence[Source]) -> float | None:

@@ -7,10 +7,11 @@ task that finds its record does nothing more.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,7 +130,7 @@ class WriteItem:
 
     number: int
     containers: str
-    """What the extents point to: ``sources``, or the level of the runs."""
+    """What the extents point to: see `open_containers`."""
     slices: tuple[tuple[int, int, int], ...]
     """(part, first row, one past the last row)"""
 
@@ -158,29 +159,43 @@ def sources_url(settings: Settings) -> str:
     return settings.state_url("sources.json")
 
 
-@lru_cache(maxsize=4)
-def _source_urls(settings: Settings) -> list[str]:
-    data = read_bytes(sources_url(settings), storage_options=settings.storage_options)
-    urls: list[str] = json.loads(data)
-    return urls
-
-
 def open_containers(settings: Settings, kind: str) -> Containers:
-    """The shards of the input, the listings of a folder, or the runs of a level."""
+    """The runs of a level, or the inputs as they are: shards, listings of a folder.
 
-    def url_of(number: int) -> str:
-        if kind == "sources":
-            return _source_urls(settings)[number]
-        return run_url(settings, kind, number)
+    Args:
+        settings: the options of the call.
+        kind: the name of the level, or the digest that `write_source_urls` gave.
+    """
+    options = settings.storage_options
+    if kind.startswith(("map", "merge")):
+        return Containers(partial(run_url, settings, kind), frozenset(), options)
+    if kind not in _known_sources:
+        data = read_bytes(sources_url(settings), storage_options=options)
+        _known_sources.clear()
+        _known_sources[kind] = json.loads(data)
+    known = _known_sources[kind]
+    return Containers(known["urls"].__getitem__, frozenset(known["listings"]), options)
 
-    return Containers(url_of, settings.storage_options)
+
+_known_sources: dict[str, Any] = {}
+"""The last list of sources that this process has read: it may be long."""
 
 
-def write_source_urls(settings: Settings, sources: Iterable[Source]) -> None:
-    """Say once, for all tasks, where the extents of each input are."""
-    urls = [listing_url(settings, s) if s.kind == "folder" else s.url for s in sources]
-    data = json.dumps(urls).encode()
+def write_source_urls(settings: Settings, sources: Iterable[Source]) -> str:
+    """Say once, for all tasks, where the extents of each input are.
+
+    Returns:
+        What tasks call it by: a hash of it.
+    """
+    urls, listings = [], []
+    for source in sources:
+        is_listing = source.kind == "folder"
+        urls.append(listing_url(settings, source) if is_listing else source.url)
+        if is_listing:
+            listings.append(source.number)
+    data = json.dumps({"urls": urls, "listings": listings}).encode()
     write_bytes(sources_url(settings), data, storage_options=settings.storage_options)
+    return hashlib.sha256(data).hexdigest()
 
 
 # --- the first pass: scan, map or stream ------------------------------------

@@ -29,9 +29,14 @@ class Containers:
     """The shards or runs that a task reads from: few of them are open at a time."""
 
     def __init__(
-        self, url_of: Callable[[int], str], storage_options: StorageOptions | None
+        self,
+        url_of: Callable[[int], str],
+        listings: frozenset[int] = frozenset(),
+        storage_options: StorageOptions | None = None,
     ) -> None:
         self.url_of = url_of
+        self.listings = listings
+        """Those whose extents are lines of the listing of a folder."""
         self._storage_options = storage_options
         self._open: OrderedDict[int, RangeSource] = OrderedDict()
 

@@ -108,7 +108,8 @@ class Copier:
         """Write the samples that these extents hold."""
         size = window_bytes(self.settings.memory)
         for window, mine, starts in read_windows(extents, self.containers, size):
-            if not self._copy_whole(window, starts):
+            is_tar = self.containers.listings.isdisjoint(mine["container"].tolist())
+            if not (is_tar and self._copy_whole(window, starts)):
                 self._copy_each(window, mine, starts)
 
     def _copy_whole(self, window: memoryview, starts: NDArray[np.int64]) -> bool:
@@ -146,7 +147,7 @@ class Copier:
 
     def _parse(self, data: memoryview, number: int, url: str, offset: int) -> Sample:
         settings = self.settings
-        if url.endswith(".jsonl"):
+        if number in self.containers.listings:
             options = settings.storage_options
             samples = list(read_listed([bytes(data)], storage_options=options))
         else:
