@@ -38,6 +38,7 @@ from shardbuild.build.sources import (
     find_labels,
     find_sources,
     probe_sample_bytes,
+    split_source,
     write_listings,
 )
 from shardbuild.build.tasks import (
@@ -247,7 +248,9 @@ class Build:
 
     def _spill(self, runner: Runner) -> tuple[str, int]:
         """Map the input to sorted runs, and merge these until they are few."""
-        settings, sources = self.settings, self.plan.sources
+        settings = self.settings
+        whole = self.plan.sources
+        sources = [piece for one in whole for piece in split_source(settings, one)]
         groups = enumerate(group_sources(sources, settings.memory))
         items = [MapItem(n, tuple(sources[a:b])) for n, (a, b) in groups]
         self.first = self._phase(runner, "map", map_task, items, _item_number)
@@ -461,8 +464,14 @@ class Build:
         fields: Counter[str] = Counter()
         for record in written:
             fields.update(record["fields"])
-        inputs = [one for record in self.first for one in record["sources"]]
-        digest = hashlib.sha256(json.dumps(sorted(inputs)).encode()).hexdigest()
+        inputs: dict[int, list[int]] = {}
+        for record in self.first:
+            for number, num_read, keys_sum in record["sources"]:
+                found = inputs.setdefault(number, [number, 0, 0])
+                found[1] += num_read
+                found[2] = (found[2] + keys_sum) % (1 << 64)
+        listed = json.dumps(sorted(inputs.values())).encode()
+        digest = hashlib.sha256(listed).hexdigest()
         labels = {}
         folders = {s.url for s in self.plan.sources if s.kind == "folder"}
         if self.settings.label_from:

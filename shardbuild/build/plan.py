@@ -50,6 +50,10 @@ class Source:
     num_samples: int | None = None
     has_index: bool = False
     is_compressed: bool = False
+    first: int = 0
+    """The first sample that is meant: not 0 in a piece of a large shard."""
+    last: int | None = None
+    """One past the last sample; None: all that there are."""
     problem: str = ""
     """Why it cannot be read; the error policy decides what this means."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from shardbuild.build.ordering import shuffle_key, shuffle_keys
 from shardbuild.build.quarantine import Quarantine
 from shardbuild.build.report import Loss, Tally
 from shardbuild.build.sources import known_samples, read_source
@@ -47,8 +47,9 @@ class Sieve:
         self.num_read = self.num_made = self.num_written = 0
         self.reasons: Counter[str] = Counter()
         self.losses: list[Loss] = []
-        self.quarantine = Quarantine(settings, f"input-{source.number:06d}")
-        self._keys = hashlib.sha256()
+        self.quarantine = Quarantine(settings, _quarantine_name(source))
+        self.keys_sum = 0
+        """A fingerprint of all keys with their places; adds up over pieces."""
         self._raw: Sample = {}
 
     def samples(self) -> Iterator[tuple[int, int, Sample]]:
@@ -74,14 +75,14 @@ class Sieve:
                 yield position, sub, one
 
     def _read(self) -> Iterator[tuple[int, Sample]]:
-        rekey = self.settings.rekey
-        position = 0
+        rekey, number = self.settings.rekey, self.source.number
+        position = self.source.first
         try:
             for sample in self._samples or read_source(self.settings, self.source):
                 key: str = sample["__key__"]
-                self._keys.update(key.encode("utf-8", "surrogateescape") + b"\n")
+                self.keys_sum += shuffle_key(0, key, number, position)
                 if rekey:
-                    sample["__key__"] = new_key(self.source.number, key)
+                    sample["__key__"] = new_key(number, key)
                 self.num_read += 1
                 yield position, sample
                 position += 1
@@ -147,14 +148,14 @@ class Sieve:
 
     def note_keys(self, keys: list[str]) -> None:
         """Account for samples that were found, but not read."""
-        lines = "".join(f"{key}\n" for key in keys)
-        self._keys.update(lines.encode("utf-8", "surrogateescape"))
+        found = shuffle_keys(0, keys, self.source.number, range(len(keys)))
+        self.keys_sum += sum(found.tolist())
         self.num_read += len(keys)
 
-    @property
-    def keys_digest(self) -> str:
-        """A hash of all keys as they were read, in their order."""
-        return self._keys.hexdigest()
+
+def _quarantine_name(source: Source) -> str:
+    piece = "" if source.last is None else f"-{source.first:09d}"
+    return f"input-{source.number:06d}{piece}"
 
 
 def new_key(shard: int, key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from shardbuild.build.folders import is_folder, list_labels, read_listed, slice_
 from shardbuild.build.ordering import field_key, shuffle_keys
 from shardbuild.build.plan import Source
 from shardbuild.build.rows import ROW, Table
+from shardbuild.build.windows import split_windows
 from shardbuild.errors import PlanError, ShardbuildError, StorageError
 from shardbuild.shards.decompress import HEAD_BYTES, compression_of
 from shardbuild.shards.index import index_url, load_index
 from shardbuild.shards.manifest import load_manifest
-from shardbuild.shards.reader import read_samples, scan_shard
+from shardbuild.shards.reader import read_indexed, read_samples, scan_shard
 from shardbuild.shards.tarformat import sample_tar_bytes
 from shardbuild.storage import (
     expand_urls,
@@ -216,6 +218,26 @@ def probe_sample_bytes(settings: Settings, sources: Sequence[Source]) -> float |
     return None
 
 
+def split_source(settings: Settings, source: Source) -> list[Source]:
+    """Pieces of a large shard that has an index; every other input as it is."""
+    if source.num_bytes <= settings.memory or not source.has_index:
+        return [source]
+    if source.is_compressed or source.kind != "shard":
+        return [source]
+    index = _index_of(settings, source)
+    sizes = np.diff(index.sample_offsets)
+    return [
+        replace(
+            source,
+            first=first,
+            last=last,
+            num_samples=last - first,
+            num_bytes=int(sizes[first:last].sum()),
+        )
+        for first, last in split_windows(sizes, settings.memory)
+    ]
+
+
 def known_samples(settings: Settings, source: Source) -> int | None:
     """How many samples a manifest or an index says that an input holds."""
     if source.num_samples is None and source.has_index:
@@ -235,6 +257,10 @@ def read_source(settings: Settings, source: Source) -> Iterator[Sample]:
     options = settings.storage_options
     if source.problem:
         raise StorageError(source.url, source.problem)
+    if source.last is not None:
+        index = _index_of(settings, source)
+        positions = range(source.first, source.last)
+        return read_indexed(source.url, index, positions, storage_options=options)
     if source.kind == "folder":
         listing = read_bytes(listing_url(settings, source), storage_options=options)
         return read_listed(listing.splitlines(), storage_options=options)
@@ -253,7 +279,7 @@ def scan_source(settings: Settings, source: Source) -> tuple[Table, list[str]]:
 def _index_of(settings: Settings, source: Source) -> ShardIndex:
     options = settings.storage_options
     if source.has_index:
-        num_bytes = source.num_bytes
+        num_bytes = None if source.last is not None else source.num_bytes
         index = load_index(source.url, options, num_bytes=num_bytes)
         if index is not None:
             return index

@@ -228,7 +228,7 @@ def _save_first(
     tally = sum((sieve.tally() for sieve in sieves), Tally())
     return {
         "tally": tally.to_json(),
-        "sources": [[s.source.number, s.num_read, s.keys_digest] for s in sieves],
+        "sources": [[s.source.number, s.num_read, s.keys_sum] for s in sieves],
         "quarantine": _names_of([s.quarantine for s in sieves]),
         **_table_facts(table, number),
     }
@@ -392,7 +392,7 @@ def _stream(
         raise
     return {
         "tally": sieve.tally().to_json(),
-        "sources": [[source.number, sieve.num_read, sieve.keys_digest]],
+        "sources": [[source.number, sieve.num_read, sieve.keys_sum]],
         "quarantine": _names_of([sieve.quarantine]),
         **(shard_record(settings, writer, source.number) if sieve.num_written else {}),
     }
