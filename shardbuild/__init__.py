@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from shardbuild.shards.reader import read_samples as read_samples
     from shardbuild.shards.reader import scan_shard as scan_shard
     from shardbuild.shards.samples import Sample as Sample
+    from shardbuild.shards.shardwriter import ShardWriter as ShardWriter
     from shardbuild.shards.verify import Finding as Finding
     from shardbuild.shards.verify import VerifyReport as VerifyReport
     from shardbuild.shards.verify import verify as verify
-    from shardbuild.shards.writer import ShardWriter as ShardWriter
     from shardbuild.shards.writer import TarWriter as TarWriter
     from shardbuild.storage.gopen import gopen as gopen
     from shardbuild.storage.urls import expand_urls as expand_urls
@@ -75,8 +75,9 @@ _HOMES = {
     ),
     "shardbuild.shards.reader": "read_samples scan_shard",
     "shardbuild.shards.samples": "Sample",
+    "shardbuild.shards.shardwriter": "ShardWriter",
     "shardbuild.shards.verify": "Finding VerifyReport verify",
-    "shardbuild.shards.writer": "ShardWriter TarWriter",
+    "shardbuild.shards.writer": "TarWriter",
     "shardbuild.storage.gopen": "gopen",
     "shardbuild.storage.urls": "expand_urls",
 }

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import hashlib
 import io
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -18,11 +22,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from shardbuild import load_index, load_manifest, read_samples
+from shardbuild.build.settings import Progress
 from shardbuild.cli import options, show
 from shardbuild.cli.joboptions import add_job_options, read_job_options
 from shardbuild.cli.main import COMMANDS, main
 from shardbuild.cli.preview import preview
 from shardbuild.cli.printing import plain, printable
+from shardbuild.cli.progress import ProgressBar
 from shardbuild.errors import ShardError
 
 ROOT = Path(__file__).parents[1]
@@ -315,7 +322,7 @@ class TestJobOptions:
         assert "Resize pictures without distortion." in said
         assert "--size INT The longer side, in pixels: 100% of it." in said
         assert "--quality FLOAT JPEG's. (default: 0.9)" in said
-        assert "--upscale, --no-upscale (default: False)" in said
+        assert "--upscale, --no-upscale default: False" in said
 
     def test_what_cannot_be_an_option_is_refused_by_name(self):
         def transform(sample: object, *, sizes: dict[str, int]) -> object:
@@ -367,3 +374,305 @@ class TestShow:
     def test_options_may_stand_between_urls(self, shard, capsys):
         assert main(["show", str(shard), "--count", "1", str(shard)]) == 0
         assert capsys.readouterr().out.count("a/000") == 2
+
+
+class TestVerify:
+    def test_whole_shards_are_status_0(self, shard, capsys):
+        assert main(["verify", str(shard)]) == 0
+        num_bytes = f"{shard.stat().st_size:,}"
+        expected = f"1 shard, 3 samples, {num_bytes} bytes: whole\n"
+        assert capsys.readouterr().out == expected
+
+    def test_each_finding_is_a_line_and_status_1(self, shard, capsys):
+        data = shard.read_bytes()
+        shard.write_bytes(data[:2048])
+        assert main(["verify", str(shard)]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(f"{shard}: ")
+        assert lines[-1].endswith("1 finding")
+
+    def test_json_is_the_report_and_nothing_else(self, shard, capsys):
+        assert main(["verify", "--json", str(shard)]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["findings"] == []
+        assert report["num_samples"] == 3
+        shard.write_bytes(shard.read_bytes()[:2048])
+        assert main(["verify", "--json", str(shard)]) == 1
+        assert len(json.loads(capsys.readouterr().out)["findings"]) == 1
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Two shards of others: ``v2/part-0-of-2.tar`` and ``v2/part-1-of-2.tar``."""
+    folder = tmp_path / "v2"
+    folder.mkdir()
+    for shard in range(2):
+        members = {f"{shard}{n}.txt": b"text" * n for n in range(4)}
+        (folder / f"part-{shard}-of-2.tar").write_bytes(tar_bytes(members))
+    return sorted(folder.glob("*.tar"))
+
+
+class TestIndex:
+    def test_one_shard_gets_its_index_alone(self, shard, capsys):
+        assert main(["index", str(shard)]) == 0
+        assert capsys.readouterr().out == f"{shard}.npz: 3 samples\n"
+        index = load_index(str(shard), num_bytes=shard.stat().st_size)
+        assert index is not None
+        assert index.keys() == ["a/000", "a/001", "a/002"]
+        assert sorted(path.name for path in shard.parent.iterdir()) == [
+            shard.name,
+            f"{shard.name}.npz",
+        ]
+
+    def test_several_shards_get_a_manifest_that_verifies(self, shards, capsys):
+        assert main(["index", *map(str, shards)]) == 0
+        manifest = shards[0].parent / "part.json"
+        assert f"{manifest}: 2 shards, 8 samples\n" in capsys.readouterr().out
+        listed = json.loads(manifest.read_text())["shardlist"]
+        assert [(one["url"], one["nsamples"]) for one in listed] == [
+            ("part-0-of-2.tar", 4),
+            ("part-1-of-2.tar", 4),
+        ]
+        sums = [hashlib.sha256(shard.read_bytes()).hexdigest() for shard in shards]
+        facts = load_manifest(str(manifest)).shards
+        assert [fact.sha256 for fact in facts] == sums
+        assert main(["verify", str(manifest)]) == 0
+        before = manifest.read_bytes()
+        assert main(["index", *map(str, shards)]) == 0
+        assert manifest.read_bytes() == before
+
+    def test_json_says_what_was_written_and_nothing_else(self, shard, capsys):
+        manifest = f"{shard.parent}/all.json"
+        assert main(["index", "--json", "--manifest", manifest, str(shard)]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["manifest"] == manifest
+        assert said["shards"][0]["num_samples"] == 3
+        assert said["shards"][0]["num_bytes"] == shard.stat().st_size
+
+    def test_a_compressed_shard_is_known_by_its_file(self, shard):
+        zipped = shard.with_name("z-000000.tar.gz")
+        zipped.write_bytes(gzip.compress(shard.read_bytes()))
+        manifest = shard.with_name("z.json")
+        assert main(["index", "--manifest", str(manifest), str(zipped)]) == 0
+        (facts,) = load_manifest(str(manifest)).shards
+        assert facts.num_bytes == zipped.stat().st_size
+        assert facts.sha256 == hashlib.sha256(zipped.read_bytes()).hexdigest()
+
+    def test_peers_get_their_own_forms(self, shard):
+        assert main(["index", "--peers", "energon,dali", str(shard)]) == 0
+        offsets = np.frombuffer(Path(f"{shard}.idx").read_bytes(), "<u8")
+        assert offsets.tolist() == [0, 2048, 4096, 6144]
+        lines = shard.with_suffix(".idx").read_text().splitlines()
+        assert lines[0] == "v1.2 3"
+        assert lines[1] == "cls 512 1 a/000.cls txt 1536 6 a/000.txt"
+
+    def test_peers_have_no_form_for_a_compressed_shard(self, shard, capsys):
+        zipped = shard.with_name("z.tar.gz")
+        zipped.write_bytes(gzip.compress(shard.read_bytes()))
+        assert main(["index", "--peers", "dali", str(zipped)]) == 1
+        assert f"{zipped}: is compressed" in capsys.readouterr().err
+
+    def test_a_name_that_dali_cannot_hold_is_named(self, tmp_path, capsys):
+        shard = tmp_path / "a.tar"
+        shard.write_bytes(tar_bytes({"a b.txt": b""}))
+        assert main(["index", "--peers", "dali", str(shard)]) == 1
+        assert "'a b.txt'" in capsys.readouterr().err
+
+    def test_another_manifest_is_not_replaced_unless_asked(self, shards, capsys):
+        names = [str(shard) for shard in shards]
+        manifest = shards[0].parent / "part.json"
+        assert main(["index", "--manifest", str(manifest), names[0]]) == 0
+        before = manifest.read_bytes()
+        assert main(["index", *names]) == 1
+        assert "--overwrite" in capsys.readouterr().err
+        assert manifest.read_bytes() == before
+        assert main(["index", "--overwrite", *names]) == 0
+        assert len(load_manifest(str(manifest)).shards) == 2
+
+    def test_a_manifest_that_says_other_things_is_not_replaced(self, shards, capsys):
+        names = [str(shard) for shard in shards]
+        assert main(["index", *names]) == 0
+        shards[1].write_bytes(tar_bytes({"other.txt": b""}))
+        assert main(["index", *names]) == 1
+        assert "part.json: says other things" in capsys.readouterr().err
+
+    def test_shards_without_a_common_name_want_a_manifest_named(
+        self, shard, shards, capsys
+    ):
+        assert main(["index", str(shard), *map(str, shards)]) == 1
+        assert "--manifest" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("url", ["-", "pipe:cat a.tar"])
+    def test_a_stream_has_no_place_for_an_index(self, url, capsys):
+        assert main(["index", url]) == 1
+        assert "no place beside it" in capsys.readouterr().err
+
+    def test_a_damaged_shard_gets_neither_index_nor_manifest(self, shards, capsys):
+        shards[1].write_bytes(shards[1].read_bytes()[:1024])
+        assert main(["index", *map(str, shards)]) == 1
+        assert f"{shards[1]}: at byte" in capsys.readouterr().err
+        left = sorted(path.name for path in shards[0].parent.iterdir())
+        assert left[:1] == ["part-0-of-2.tar"]
+        assert "part-1-of-2.tar.npz" not in left
+        assert "part.json" not in left
+
+
+class TestConvert:
+    def convert(self, *argv: str | Path) -> int:
+        return main(["convert", *map(str, argv), "--scheduler", "sync"])
+
+    def test_the_summary_is_on_stdout_and_nothing_on_stderr(
+        self, shard, tmp_path, capsys
+    ):
+        assert self.convert(shard, tmp_path / "out" / "a-%06d.tar") == 0
+        captured = capsys.readouterr()
+        assert "3 read = 3 written" in captured.out
+        assert captured.err == ""
+
+    def test_json_is_the_report_and_nothing_else(self, shard, tmp_path, capsys):
+        assert self.convert(shard, tmp_path / "out" / "a-%06d.tar", "--json") == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["num_read"] == report["num_written"] == 3
+
+    @pytest.mark.parametrize("flags", [["--plan"], ["--plan", "--json"]])
+    def test_a_plan_writes_nothing(self, shard, tmp_path, capsys, flags):
+        out = tmp_path / "out"
+        assert self.convert(shard, out / "a-%06d.tar", *flags) == 0
+        assert not out.exists()
+        said = capsys.readouterr().out
+        if "--json" in flags:
+            assert json.loads(said)["method"] == "stream"
+        else:
+            assert "stream" in said
+
+    def test_several_sources_and_options_between_them(self, shards, tmp_path, capsys):
+        out = tmp_path / "out"
+        first, second = map(str, shards)
+        dst = str(out / "a-%06d.tar")
+        argv = ["convert", first, "--order", "shuffle", second, "--seed", "3", dst]
+        assert main([*argv, "--maxcount", "3", "--scheduler", "sync"]) == 0
+        manifest = load_manifest(str(out / "a.json"))
+        assert [facts.num_samples for facts in manifest.shards] == [3, 3, 2]
+
+    def test_a_jobs_options_reach_its_transform(self, shard, tmp_path):
+        job_file = write_job(
+            tmp_path, "return {**sample, 'txt': f'{prefix}{count}'}", "prefix, count=2"
+        )
+        out = tmp_path / "out"
+        flags = ["--job", job_file, "--prefix", "p"]
+        assert self.convert(shard, out / "a-%06d.tar", *flags) == 0
+        samples = read_samples(str(out / "a-000000.tar"))
+        assert [sample["txt"] for sample in samples] == [b"p2"] * 3
+
+    def test_a_jobs_options_are_checked_and_in_the_help(self, tmp_path, capsys):
+        job_file = str(write_job(tmp_path, "return sample", "size: int, wide=1"))
+        base = ["convert", "a.tar", "b-%06d.tar", "--job", job_file]
+        assert main(base) == 2
+        assert "required: --size" in capsys.readouterr().err
+        assert main([*base, "--size", "large"]) == 2
+        assert "argument --size:" in capsys.readouterr().err
+        assert main([*base, "--size", "1", "--height", "2"]) == 2
+        assert "--height" in capsys.readouterr().err
+        assert main(["convert", "--help", "--job", job_file]) == 0
+        said = capsys.readouterr().out
+        assert "options of the job" in said
+        assert "A job for a test." in said
+        assert "--size INT" in said
+
+    def test_a_jobs_defaults_are_converts_unless_given(self, shard, tmp_path):
+        job_file = write_job(tmp_path, "return sample", "")
+        with job_file.open("a") as stream:
+            stream.write("defaults = {'maxcount': 1}\n")
+        for flags, num_shards in [([], 3), (["--maxcount", "2"], 2)]:
+            out = tmp_path / f"out{num_shards}"
+            dst = out / "a-%06d.tar"
+            assert self.convert(shard, dst, "--job", job_file, *flags) == 0
+            assert len(load_manifest(str(out / "a.json")).shards) == num_shards
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("def transform(sample): return (", "cannot run the job file"),
+            ("x = 1", "defines no transform"),
+            ("def transform(sample, *, seed=1): ...", "--seed is already one of"),
+            ("def transform(sample, *, sizes: list = ()): ...", "option sizes is"),
+            ("transform = None\ndefaults = {'speed': 1}", "no option of convert"),
+        ],
+    )
+    def test_a_job_that_cannot_be_used_is_named(self, tmp_path, capsys, text, problem):
+        job_file = tmp_path / "job.py"
+        job_file.write_text(text)
+        assert self.convert("a.tar", "b-%06d.tar", "--job", job_file) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"shardbuild: {job_file}: ")
+        assert problem in said
+
+    def test_a_job_that_is_not_there_is_named(self, tmp_path, capsys):
+        job_file = tmp_path / "no.py"
+        assert self.convert("a.tar", "b-%06d.tar", "--job", job_file) == 1
+        assert str(job_file) in capsys.readouterr().err
+        assert main(["convert", "a.tar", "b-%06d.tar", "--job"]) == 2
+
+    def test_a_damaged_shard_is_an_error_with_url_and_offset(
+        self, shard, tmp_path, capsys
+    ):
+        shard.write_bytes(shard.read_bytes()[:2048])
+        assert self.convert(shard, tmp_path / "out" / "a-%06d.tar") == 1
+        assert f"shardbuild: {shard}: at byte" in capsys.readouterr().err
+
+    def test_allowed_losses_are_told_and_status_0(self, shard, tmp_path, capsys):
+        job_file = write_job(tmp_path, "raise ValueError('no use')", "")
+        flags = ["--job", job_file, "--errors", "skip"]
+        assert self.convert(shard, tmp_path / "out" / "a-%06d.tar", *flags) == 0
+        assert "no use" in capsys.readouterr().out
+        flags += ["--max-errors", "2", "--overwrite"]
+        assert self.convert(shard, tmp_path / "out" / "a-%06d.tar", *flags) == 1
+
+    def test_a_terminal_shows_a_bar_with_bytes_and_samples(self, shard, tmp_path):
+        reader, terminal = pty.openpty()
+        command = [sys.executable, "-m", "shardbuild", "convert", shard]
+        command += [tmp_path / "out" / "a-%06d.tar", "--scheduler", "sync"]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=terminal, check=True, cwd=ROOT
+        )
+        os.close(terminal)
+        shown = os.read(reader, 1 << 16).decode()
+        os.close(reader)
+        assert "3 samples" in shown
+        assert "100%" in shown
+        assert b"3 read = 3 written" in done.stdout
+
+
+def write_job(folder: Path, body: str, options_text: str) -> Path:
+    """Write a job file whose transform has this body and these options."""
+    parameters = ", ".join(filter(None, ["sample", options_text and "*", options_text]))
+    path = folder / "job.py"
+    path.write_text(
+        f'"""A job for a test."""\ndef transform({parameters}):\n    {body}\n'
+    )
+    return path
+
+
+class TestProgressBar:
+    def test_nothing_is_shown_where_no_terminal_is(self):
+        stream = io.StringIO()
+        with ProgressBar(stream) as progress:
+            progress(Progress("write", 2, 1, 100, 50))
+        assert stream.getvalue() == ""
+
+    def test_each_phase_has_its_line_with_samples_and_losses(self):
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        stream = Terminal()
+        with ProgressBar(stream) as progress:
+            progress(Progress("map", 2, 2, 100, 100, 12_000, 3))
+            progress(Progress("write", 2, 1, 100, 50, 6_000))
+        last_states = [
+            line.rpartition("\r")[2] for line in stream.getvalue().strip().split("\n")
+        ]
+        assert len(last_states) == 2
+        assert last_states[0].startswith("map: 100%")
+        assert "12,000 samples, 3 lost" in last_states[0]
+        assert last_states[1].startswith("write:  50%")
