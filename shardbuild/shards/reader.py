@@ -1,24 +1,64 @@
-"""Samples out of shards."""
+"""Samples out of shards, and where in a shard they lie.
+
+A shard is a tar, plain or compressed by gzip, bzip2, xz or zstd, whatever its name
+says. Only whole samples come out: a sample is known to be whole when a member with
+another key follows it, or the two end blocks of the archive do. What is damaged or
+doubtful raises `ShardError` with the url and the offset in the tar; nothing is
+skipped in silence.
+
+- Archives that were joined (``cat a.tar b.tar``) are read one after the other:
+  after its end blocks nothing but zeros, or a valid header, may follow.
+- Links, folders, devices and files that belong to no sample are skipped and
+  counted in `ReadFacts`.
+- Sparse members are refused, and names that are not UTF-8.
+- A key that comes again after other samples is refused: members of one sample
+  that are not adjacent would make two samples that both lack some.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from contextlib import contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING, BinaryIO, cast
 
+from shardbuild.shards.decompress import Source, compression_of, decompressed
 from shardbuild.shards.readfacts import ReadFacts
+from shardbuild.shards.readindexed import read_at, read_indexed
 from shardbuild.shards.readruns import ShardReading
-from shardbuild.shards.readwindow import FileWindow, StreamWindow, Window
+from shardbuild.shards.readwindow import (
+    WINDOW_BYTES,
+    BufferWindow,
+    FileWindow,
+    StreamWindow,
+    Window,
+)
+from shardbuild.shards.tarparse import BLOCK, is_header
+from shardbuild.storage.filesystems import store_error
 from shardbuild.storage.gopen import gopen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from shardbuild.shards.decompress import Readable
+    from shardbuild.shards.index import ShardIndex
     from shardbuild.shards.samples import KeyRule, Sample
     from shardbuild.storage.urlparts import StorageOptions
 
-__all__ = ["ReadFacts", "read_samples", "read_stream"]
+__all__ = [
+    "ReadFacts",
+    "read_at",
+    "read_fragment",
+    "read_indexed",
+    "read_samples",
+    "read_stream",
+    "scan_fragment",
+    "scan_shard",
+    "scan_stream",
+]
 
 
 def read_samples(
@@ -28,25 +68,218 @@ def read_samples(
     key_rule: KeyRule = "first-dot",
     facts: ReadFacts | None = None,
 ) -> Iterator[Sample]:
-    with gopen(url, storage_options=storage_options) as stream:
-        yield from read_stream(stream, url, key_rule=key_rule, facts=facts)
+    """Read a shard front to back: ``__key__`` and fields of bytes for each sample.
+
+    Nothing is opened before the first sample is asked for. Memory is bounded by
+    the largest sample and a few MiB.
+
+    >>> import io, tarfile, tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+    ...     with tarfile.open(file.name, "w") as tar:
+    ...         for name in ("7.cls", "7.txt", "README"):
+    ...             member = tarfile.TarInfo(name)
+    ...             member.size = 3
+    ...             tar.addfile(member, io.BytesIO(b"cat"))
+    ...     facts = ReadFacts()
+    ...     list(read_samples(file.name, facts=facts)), facts.skipped
+    ([{'__key__': '7', 'cls': b'cat', 'txt': b'cat'}], Counter({'no extension': 1}))
+
+    Args:
+        url: Where the shard is: anything that `gopen` opens.
+        storage_options: What to pass on to fsspec.
+        key_rule: Where the key of a name ends.
+        facts: To be filled in with what is noted on the way.
+
+    Raises:
+        ShardError: The shard is damaged, or its samples are not whole.
+        TruncatedShardError: It ends before its end blocks.
+        StorageError: It cannot be read.
+    """
+
+    def parts() -> Iterator[Iterable[Sample]]:
+        with gopen(url, storage_options=storage_options) as stream:
+            yield from _parts_of(stream, url, key_rule, facts)
+
+    return chain.from_iterable(parts())
 
 
 def read_stream(
-    stream: BinaryIO,
+    stream: Readable | BinaryIO,
     url: str,
     *,
     key_rule: KeyRule = "first-dot",
     facts: ReadFacts | None = None,
 ) -> Iterator[Sample]:
-    window = _window_of(stream, url)
+    """Read a shard from an open stream, as `read_samples` does from a url.
+
+    All that is asked of it is ``readinto``, which may fill less than asked. It is
+    not closed. ``url`` is for messages only.
+
+    >>> list(read_stream(io.BytesIO(bytes(1024)), "nothing.tar"))
+    []
+
+    Raises:
+        ShardError: As `read_samples`.
+    """
+    return chain.from_iterable(_parts_of(stream, url, key_rule, facts))
+
+
+def read_fragment(
+    buffer: bytes | memoryview, url: str, *, key_rule: KeyRule = "first-dot"
+) -> Iterator[Sample]:
+    """Read whole samples' members from memory, without end blocks after them.
+
+    >>> import tarfile
+    >>> member = tarfile.TarInfo("7.txt").tobuf(tarfile.USTAR_FORMAT)
+    >>> list(read_fragment(member, "a.tar"))
+    [{'__key__': '7', 'txt': b''}]
+
+    Raises:
+        ShardError: As `read_samples`; offsets count from the fragment's start.
+    """
+
+    def parts() -> Iterator[Iterable[Sample]]:
+        window: Window
+        if isinstance(buffer, bytes) or len(buffer) <= WINDOW_BYTES:
+            window = BufferWindow(bytes(buffer), url)
+        else:
+            window = StreamWindow(_Memory(buffer), url)
+        with _reading(window, key_rule, ReadFacts(), is_fragment=True) as reading:
+            yield from reading.samples()
+
+    return chain.from_iterable(parts())
+
+
+def scan_shard(
+    url: str,
+    *,
+    storage_options: StorageOptions | None = None,
+    key_rule: KeyRule = "first-dot",
+    facts: ReadFacts | None = None,
+) -> ShardIndex:
+    """Make the index of a shard by one pass over it, with all checks of reading.
+
+    Of local shards with large members only the headers are read.
+
+    Raises:
+        ShardError: As `read_samples`.
+        StorageError: It cannot be read.
+    """
+    with gopen(url, storage_options=storage_options) as stream:
+        return scan_stream(stream, url, key_rule=key_rule, facts=facts)
+
+
+def scan_stream(
+    stream: Readable | BinaryIO,
+    url: str,
+    *,
+    key_rule: KeyRule = "first-dot",
+    facts: ReadFacts | None = None,
+) -> ShardIndex:
+    """Make the index of a shard from an open binary file.
+
+    Raises:
+        ShardError: As `read_samples`.
+    """
+    facts = ReadFacts() if facts is None else facts
+    with _storage_errors(url):
+        window, counted = _window_of(stream, url, facts)
+        with _reading(window, key_rule, facts) as reading:
+            index = reading.index()
+    if counted is None:
+        return index
+    return dataclasses.replace(index, file_bytes=counted.num_bytes)
+
+
+def scan_fragment(
+    buffer: bytes | memoryview, url: str, *, key_rule: KeyRule = "first-dot"
+) -> ShardIndex:
+    """Make the index of whole samples' members in memory, without end blocks.
+
+    Raises:
+        ShardError: As `read_fragment`.
+    """
+    window = BufferWindow(buffer, url)
+    facts = ReadFacts(num_bytes=len(buffer))
+    with _reading(window, key_rule, facts, is_fragment=True) as reading:
+        return reading.index()
+
+
+# -- what is read from ------------------------------------------------------
+
+
+def _parts_of(
+    stream: Readable | BinaryIO, url: str, key_rule: KeyRule, facts: ReadFacts | None
+) -> Iterator[Iterable[Sample]]:
+    facts = ReadFacts() if facts is None else facts
+    with _storage_errors(url):
+        window, _ = _window_of(stream, url, facts)
+        with _reading(window, key_rule, facts) as reading:
+            yield from reading.samples()
+
+
+@contextmanager
+def _reading(
+    window: Window, key_rule: KeyRule, facts: ReadFacts, *, is_fragment: bool = False
+) -> Iterator[ShardReading]:
+    reading = ShardReading(window, key_rule, facts, is_fragment=is_fragment)
     try:
-        yield from ShardReading(window, key_rule, facts or ReadFacts()).samples()
+        yield reading
     finally:
+        reading.close()
+
+
+@contextmanager
+def _storage_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise store_error(url, error) from error
+
+
+def _window_of(
+    stream: Readable | BinaryIO, url: str, facts: ReadFacts
+) -> tuple[Window, Source | None]:
+    """The window for a stream; if it is compressed, also what counts its bytes."""
+    stream = cast("Readable", stream)
+    if isinstance(stream, io.FileIO) and _is_regular(stream):
+        head = os.pread(stream.fileno(), BLOCK, stream.tell())
+        facts.compression = _compression_of(head)
+        if facts.compression is None:
+            return FileWindow(stream, url), None
+        source = Source(stream)
+    else:
+        source = Source(stream)
+        window = StreamWindow(source, url)
+        window.fill(0, BLOCK)
+        head = bytes(window.buffer[: window.end])
+        facts.compression = _compression_of(head)
+        if facts.compression is None:
+            return window, None
         window.close()
+        source.push_back(head)
+    plain = decompressed(source, facts.compression, url)
+    return StreamWindow(plain, url), source
 
 
-def _window_of(stream: BinaryIO, url: str) -> Window:
-    if isinstance(stream, io.FileIO) and stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        return FileWindow(stream, url)
-    return StreamWindow(stream, url)
+def _compression_of(head: bytes) -> str | None:
+    """How a stream is compressed; a tar whose first name is like a magic is a tar."""
+    kind = compression_of(head)
+    return None if kind and is_header(head) else kind
+
+
+def _is_regular(stream: io.FileIO) -> bool:
+    return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+
+
+class _Memory:
+    """Bytes in memory as a stream."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def readinto(self, buffer: memoryview) -> int:
+        count = min(len(buffer), len(self._data))
+        buffer[:count] = self._data[:count]
+        self._data = self._data[count:]
+        return count

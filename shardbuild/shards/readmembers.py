@@ -30,18 +30,20 @@ from shardbuild.shards.tarparse import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from shardbuild.shards.readfacts import ReadFacts
     from shardbuild.shards.readkeys import KeyLedger
     from shardbuild.shards.readwindow import Window
 
-__all__ = ["Found", "MemberReader"]
+__all__ = ["Found", "Member", "MemberReader"]
 
 _EXTENDED = frozenset({PAX, LONG_NAME, LONG_LINK, GLOBAL})
 
 
-class _Member(NamedTuple):
+class Member(NamedTuple):
+    """One member, and where it lies."""
+
     head: int
     """Offset of its first header, extended ones included."""
     name: bytes
@@ -60,19 +62,30 @@ class Found(NamedTuple):
     """Offset of its first header."""
     members: list[tuple[str, int, int]]
     """Field, offset of the data and size of each member."""
-    stop: int
-    """Offset after its last member."""
 
 
 class MemberReader:
     """Reads samples of a window from an offset on, one header at a time."""
 
-    __slots__ = ("_facts", "_key_rule", "_ledger", "_url", "_window", "offset")
+    __slots__ = (
+        "_facts",
+        "_key_rule",
+        "_ledger",
+        "_url",
+        "_window",
+        "is_fragment",
+        "offset",
+        "on_member",
+    )
 
     def __init__(
         self, window: Window, key_rule: KeyRule, ledger: KeyLedger, facts: ReadFacts
     ) -> None:
         self._window = window
+        self.is_fragment = False
+        """Whether samples end where the window does, without end blocks."""
+        self.on_member: Callable[[Member, str, str], None] | None = None
+        """Called with each member of a sample, its key and field, before its data."""
         self._url = window.url
         self._key_rule = key_rule
         self._ledger = ledger
@@ -93,10 +106,10 @@ class MemberReader:
         found: Found | None = None
         while member := self._next(offset):
             offset = member.start + padded(member.size)
-            field = self._field_of(member)
-            if field is None:
+            parts = self._parts_of(member)
+            if parts is None:
                 continue
-            key, field = field
+            key, field = parts
             if found is None or key != found.sample["__key__"]:
                 if found is not None:
                     yield self._closed(found)
@@ -106,13 +119,12 @@ class MemberReader:
                         return
                 found = self._opened(key, member)
             self._add(found, field, member, payloads=payloads)
-            found = found._replace(stop=offset)
-        after = self._end_of_archive(offset)
+        after = None if self.is_fragment else self._end_of_archive(offset)
         if found is not None:
             yield self._closed(found)
         self.offset = after
 
-    def _field_of(self, member: _Member) -> tuple[str, str] | None:
+    def _parts_of(self, member: Member) -> tuple[str, str] | None:
         """Key and field of a member; one that has none is counted."""
         if member.kind != FILE:
             self._facts.skipped[member.kind] += 1
@@ -123,14 +135,14 @@ class MemberReader:
             self._facts.skipped[skip_reason(name)] += 1
         return parts
 
-    def _opened(self, key: str, member: _Member) -> Found:
+    def _opened(self, key: str, member: Member) -> Found:
         if key in self._ledger:
             problem = (
                 f"member {member.name!r} comes after sample {key!r} has ended: "
                 "members of one sample have to be adjacent, and keys to differ"
             )
             raise ShardError(self._url, problem, member.head)
-        return Found({"__key__": key}, member.head, [], 0)
+        return Found({"__key__": key}, member.head, [])
 
     def _closed(self, found: Found) -> Found:
         self._ledger.add([found.sample["__key__"]])
@@ -138,26 +150,28 @@ class MemberReader:
         self._facts.num_members += len(found.members)
         return found
 
-    def _add(
-        self, found: Found, field: str, member: _Member, *, payloads: bool
-    ) -> None:
+    def _add(self, found: Found, field: str, member: Member, *, payloads: bool) -> None:
         if field == "__key__" or any(field == other for other, _, _ in found.members):
             problem = f"sample {found.sample['__key__']!r} has {field!r} twice"
             raise ShardError(self._url, problem, member.head)
         found.members.append((field, member.start, member.size))
+        if self.on_member:
+            self.on_member(member, found.sample["__key__"], field)
         if payloads:
             what = f"member {member.name!r}"
             data = self._window.payload(member.start, member.size, what)
             found.sample[field] = data
 
-    def _next(self, offset: int) -> _Member | None:
+    def _next(self, offset: int) -> Member | None:
         """The member whose headers begin at ``offset``; None at a zero block."""
         head = offset
         overrides: dict[str, Overrides] = {}
         while True:
             self._window.keep = head
+            if self.is_fragment and self._is_over(offset) and not overrides:
+                return None
             block = self._block(offset)
-            if block == ZEROS:
+            if block == ZEROS and not self.is_fragment:
                 if overrides:
                     raise ShardError(self._url, "an extended header of nothing", head)
                 return None
@@ -176,9 +190,12 @@ class MemberReader:
                 head = offset
         return self._overridden(header, overrides, head, start)
 
+    def _is_over(self, offset: int) -> bool:
+        return self._window.at_end and offset == self._window.end
+
     def _overridden(
         self, header: Header, overrides: dict[str, Overrides], head: int, start: int
-    ) -> _Member:
+    ) -> Member:
         name, size = header.name, header.size
         named = [said.name for said in overrides.values() if said.name is not None]
         if len(named) > 1:
@@ -188,7 +205,7 @@ class MemberReader:
         pax = overrides.get(PAX)
         if pax and pax.size is not None and header.has_data:
             size = pax.size
-        return _Member(head, name, start, size, header.kind)
+        return Member(head, name, start, size, header.kind)
 
     def _extended(self, header: Header, offset: int) -> Overrides:
         """Read what an extended header says."""
@@ -198,7 +215,7 @@ class MemberReader:
         start = offset + BLOCK
         what = "an extended header"
         position = self._window.need(start, padded(header.size), what)
-        data = self._window.buffer[position : position + header.size]
+        data = bytes(self._window.buffer[position : position + header.size])
         if header.kind is LONG_NAME:
             return Overrides(data.partition(b"\0")[0])
         if header.kind is LONG_LINK:
@@ -217,7 +234,7 @@ class MemberReader:
                 raise
             problem = "the shard ends without its end-of-archive blocks"
             raise TruncatedShardError(self._url, problem, error.offset) from None
-        return self._window.buffer[position : position + BLOCK]
+        return bytes(self._window.buffer[position : position + BLOCK])
 
     def _end_of_archive(self, offset: int) -> int | None:
         """Check the end blocks; give where another archive begins after them."""
@@ -227,7 +244,7 @@ class MemberReader:
             raise ShardError(self._url, "one zero block, where two end a tar", offset)
         while True:
             window.fill(offset, min(len(window.buffer), window.ahead + 2 * BLOCK))
-            rest = window.buffer[: window.end - window.base].lstrip(b"\0")
+            rest = bytes(window.buffer[: window.end - window.base]).lstrip(b"\0")
             if rest:
                 start = window.end - len(rest)
                 return self._next_archive(start - start % BLOCK)

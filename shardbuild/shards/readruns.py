@@ -5,10 +5,9 @@ Both begin and end where a sample begins, so that either can take over anywhere.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from shardbuild.shards.readfacts import ReadFacts
+from shardbuild.shards.readcut import samples_of_run
 from shardbuild.shards.readkeys import KeyLedger
 from shardbuild.shards.readmembers import Found, MemberReader
 from shardbuild.shards.readwindow import WINDOW_BYTES, FileWindow, Window
@@ -17,12 +16,14 @@ from shardbuild.shards.scanheaders import HeaderScan
 from shardbuild.shards.tarparse import BLOCK
 
 if TYPE_CHECKING:
-    import mmap
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
 
+    from shardbuild.shards.index import ShardIndex
+    from shardbuild.shards.readfacts import ReadFacts
     from shardbuild.shards.samples import KeyRule, Sample
+    from shardbuild.shards.scanindex import FormJudge
 
-__all__ = ["ShardReading", "samples_of_run"]
+__all__ = ["ShardReading"]
 
 _FIRST_READ: Final = 256 << 10
 _MAX_EXACT: Final = 256
@@ -38,6 +39,7 @@ class ShardReading:
         "_at_once",
         "_exact",
         "_facts",
+        "_judge",
         "_key_rule",
         "_ledger",
         "_patience",
@@ -45,18 +47,27 @@ class ShardReading:
         "_window",
     )
 
-    def __init__(self, window: Window, key_rule: KeyRule, facts: ReadFacts) -> None:
+    def __init__(
+        self,
+        window: Window,
+        key_rule: KeyRule,
+        facts: ReadFacts,
+        *,
+        is_fragment: bool = False,
+    ) -> None:
         self._window = window
         self._key_rule = key_rule
         self._facts = facts
         self._ledger = KeyLedger()
         self._exact = MemberReader(window, key_rule, self._ledger, facts)
+        self._exact.is_fragment = is_fragment
         self._scan = HeaderScan(window.buffer)
+        self._judge: FormJudge | None = None
         self._at_once = _FIRST_READ
         self._patience = 1
 
-    def samples(self) -> Iterator[Sample]:
-        """Read all samples.
+    def samples(self) -> Iterator[Iterable[Sample]]:
+        """Read all samples, some at a time: each lot before the next is asked for.
 
         Raises:
             ShardError: The shard is damaged, or its samples are not whole.
@@ -64,9 +75,29 @@ class ShardReading:
         buffer = self._window.buffer
         for part in self.parts(payloads=True):
             if isinstance(part, Found):
-                yield part.sample
+                yield (part.sample,)
             else:
-                yield from samples_of_run(part, buffer)
+                yield samples_of_run(part, buffer)
+
+    def index(self) -> ShardIndex:
+        """Read where all samples lie.
+
+        Raises:
+            ShardError: As `samples`.
+        """
+        from shardbuild.shards.scanindex import FormJudge, IndexColumns
+
+        columns = IndexColumns()
+        self._judge = judge = FormJudge(self._window)
+        self._exact.on_member = judge.see_member
+        for part in self.parts(payloads=False):
+            if isinstance(part, Found):
+                columns.add_found(part)
+            else:
+                columns.add_run(part, self._window.base)
+        facts = self._facts
+        canonical = judge.see_end(facts, is_fragment=self._exact.is_fragment)
+        return columns.finish(facts.num_bytes, canonical=canonical)
 
     def parts(self, *, payloads: bool) -> Iterator[Run | Found]:
         """Read all samples, by runs where the scan can; a run's data is in the window.
@@ -136,74 +167,15 @@ class ShardReading:
             if not count:
                 return None
             run = run.first(count)
+        if self._judge and chain:
+            self._judge.see_run(run, chain)
         facts = self._facts
         facts.num_samples += count
         facts.num_members += len(run.starts)
         facts.skipped.update(run.skipped)
         return run
 
-
-# -- from spans to samples --------------------------------------------------
-
-
-def samples_of_run(run: Run, buffer: mmap.mmap) -> Iterator[Sample]:
-    """Cut a run's samples out of the buffer that it was found in."""
-    if run.bounds is not None:
-        return _uneven(run, buffer)
-    width = len(run.fields)
-    spans = []
-    for i in range(width):
-        spans.append(run.starts[i::width].tolist())
-        spans.append(run.ends[i::width].tolist())
-    cut = _CUTS.get(width, _cut_many)
-    return cut(buffer, run.keys, run.fields, spans)
-
-
-# The common widths are written out: an inner loop would cost more than the rest.
-
-
-def _cut_1(
-    buffer: mmap.mmap, keys: list[str], fields: list[str], spans: list[list[int]]
-) -> Iterator[Sample]:
-    (f,) = fields
-    for key, a, b in zip(keys, *spans, strict=True):
-        yield {"__key__": key, f: buffer[a:b]}
-
-
-def _cut_2(
-    buffer: mmap.mmap, keys: list[str], fields: list[str], spans: list[list[int]]
-) -> Iterator[Sample]:
-    f, g = fields
-    for key, a, b, c, d in zip(keys, *spans, strict=True):
-        yield {"__key__": key, f: buffer[a:b], g: buffer[c:d]}
-
-
-def _cut_3(
-    buffer: mmap.mmap, keys: list[str], fields: list[str], spans: list[list[int]]
-) -> Iterator[Sample]:
-    f, g, h = fields
-    for key, a, b, c, d, i, j in zip(keys, *spans, strict=True):
-        yield {"__key__": key, f: buffer[a:b], g: buffer[c:d], h: buffer[i:j]}
-
-
-def _cut_many(
-    buffer: mmap.mmap, keys: list[str], fields: list[str], spans: list[list[int]]
-) -> Iterator[Sample]:
-    for key, *ends in zip(keys, *spans, strict=True):
-        sample: Sample = {"__key__": key}
-        for field, start, end in zip(fields, ends[::2], ends[1::2], strict=True):
-            sample[field] = buffer[start:end]
-        yield sample
-
-
-_CUTS: Final = {1: _cut_1, 2: _cut_2, 3: _cut_3}
-
-
-def _uneven(run: Run, buffer: mmap.mmap) -> Iterator[Sample]:
-    assert run.bounds is not None
-    starts, ends = run.starts.tolist(), run.ends.tolist()
-    for key, (low, high) in zip(run.keys, pairwise(run.bounds), strict=True):
-        sample: Sample = {"__key__": key}
-        for i in range(low, high):
-            sample[run.fields[i]] = buffer[starts[i] : ends[i]]
-        yield sample
+    def close(self) -> None:
+        """Give the memory back."""
+        self._scan.close()
+        self._window.close()

@@ -13,23 +13,36 @@ from __future__ import annotations
 import io
 import mmap
 import os
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from shardbuild.errors import TruncatedShardError
 from shardbuild.shards.tarparse import BLOCK, padded
 from shardbuild.storage.meter import current_meter
 
-__all__ = ["WINDOW_BYTES", "FileWindow", "StreamWindow", "Window"]
+if TYPE_CHECKING:
+    from shardbuild.shards.decompress import Readable
 
-WINDOW_BYTES: Final = 4 << 20
+__all__ = ["WINDOW_BYTES", "BufferWindow", "FileWindow", "StreamWindow", "Window"]
+
+WINDOW_BYTES: Final = 2 << 20
 
 _FIRST_HOP_BYTES: Final = 4 << 10
 _MAX_HOP_BYTES: Final = 64 << 10
 _DIRECT_BYTES: Final = 64 << 10
 _MAX_PREAD: Final = 1 << 30
 
+Buffer = mmap.mmap | bytes | memoryview
+
 _idle: list[mmap.mmap] = []
 _MAX_IDLE: Final = 2
+
+
+def _mapping() -> mmap.mmap:
+    """Take an idle mapping, or make one: it is as long as a window."""
+    try:
+        return _idle.pop()
+    except IndexError:
+        return mmap.mmap(-1, WINDOW_BYTES)
 
 
 class Window:
@@ -40,9 +53,12 @@ class Window:
 
     __slots__ = ("ahead", "at_end", "base", "buffer", "end", "keep", "url")
 
-    def __init__(self, url: str) -> None:
+    buffer: Buffer
+    """Slices of it are bytes, but for a `BufferWindow` on a memoryview."""
+
+    def __init__(self, url: str, buffer: Buffer | None = None) -> None:
         self.url = url
-        self.buffer = _idle.pop() if _idle else mmap.mmap(-1, WINDOW_BYTES)
+        self.buffer = _mapping() if buffer is None else buffer
         self.base = 0
         self.end = 0
         self.keep = 0
@@ -52,7 +68,7 @@ class Window:
 
     def close(self) -> None:
         """Give the memory back; the stream belongs to who opened it."""
-        if len(_idle) < _MAX_IDLE:
+        if isinstance(self.buffer, mmap.mmap) and len(_idle) < _MAX_IDLE:
             _idle.append(self.buffer)
 
     def fill(self, start: int, num_bytes: int = WINDOW_BYTES) -> None:
@@ -92,7 +108,7 @@ class Window:
         if start + size > self.end and size > _DIRECT_BYTES:
             return self._large_payload(start, size, what)
         position = self.need(start, size, what)
-        return self.buffer[position : position + size]
+        return bytes(self.buffer[position : position + size])
 
     def truncated(self, what: str) -> TruncatedShardError:
         """Make the error for a stream that ends too early."""
@@ -100,7 +116,7 @@ class Window:
 
     def _move(self, start: int) -> None:
         rest = self.end - start
-        if start < self.base or rest < 0:
+        if start < self.base or rest < 0 or not isinstance(self.buffer, mmap.mmap):
             self._jump(start)
             return
         self.buffer.move(0, start - self.base, rest)
@@ -116,17 +132,34 @@ class Window:
         raise NotImplementedError
 
 
+class BufferWindow(Window):
+    """A window that shows all there is: bytes in memory, not copied."""
+
+    __slots__ = ()
+
+    def __init__(self, data: bytes | memoryview, url: str) -> None:
+        super().__init__(url, data)
+        self.end = len(data)
+        self.at_end = True
+
+    def fill(self, start: int, num_bytes: int = WINDOW_BYTES) -> None:
+        """Do nothing: all is there."""
+
+    def _large_payload(self, start: int, size: int, what: str) -> bytes:
+        raise self.truncated(what)
+
+
 class StreamWindow(Window):
     """A window on anything that has ``readinto``."""
 
     __slots__ = ("_readinto",)
 
-    def __init__(self, stream: BinaryIO, url: str) -> None:
+    def __init__(self, stream: Readable, url: str) -> None:
         super().__init__(url)
-        self._readinto: Any = stream.readinto  # type: ignore[attr-defined]
+        self._readinto = stream.readinto
 
     def _read(self, view: memoryview) -> int:
-        count: int | None = self._readinto(view)
+        count = self._readinto(view)
         if count is None:
             message = f"{self.url}: the stream would block, which is not supported"
             raise BlockingIOError(message)

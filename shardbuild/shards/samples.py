@@ -38,9 +38,7 @@ _here = re.compile(r"(?:\./+)+")
 _meta = re.compile(r"__[^/]*__(?:/|\Z)")
 
 
-def base_plus_ext(
-    path: str, key_rule: KeyRule = "first-dot"
-) -> tuple[str, str] | None:
+def base_plus_ext(path: str, key_rule: KeyRule = "first-dot") -> tuple[str, str] | None:
     """Split a member's name into key and extension; None if it has no extension.
 
     The extension is as written; reading a shard lower-cases it (`split_member`).
@@ -75,9 +73,7 @@ def is_meta(name: str) -> bool:
     return name.startswith("__", start) and _meta.match(name, start) is not None
 
 
-def split_member(
-    name: str, key_rule: KeyRule = "first-dot"
-) -> tuple[str, str] | None:
+def split_member(name: str, key_rule: KeyRule = "first-dot") -> tuple[str, str] | None:
     """Give the key of the sample a member belongs to, and its field there.
 
     None for members that belong to no sample (see `skip_reason`).

@@ -29,7 +29,7 @@ from shardbuild.shards.tarparse import (
 )
 
 if TYPE_CHECKING:
-    import mmap
+    from shardbuild.shards.readwindow import Buffer
 
 __all__ = ["Files", "files_of"]
 
@@ -49,7 +49,7 @@ class Files(NamedTuple):
     """Names from extended headers, by position in the chain."""
 
 
-def files_of(chain: Chain, buffer: mmap.mmap) -> Files:
+def files_of(chain: Chain, buffer: Buffer) -> Files:
     """Find the files of a chain, up to the first header that is not plain."""
     kinds = chain.kinds
     if kinds is None:
@@ -67,7 +67,7 @@ def files_of(chain: Chain, buffer: mmap.mmap) -> Files:
 
 
 def _read_extended(
-    chain: Chain, extended: Mask, buffer: mmap.mmap
+    chain: Chain, extended: Mask, buffer: Buffer
 ) -> tuple[dict[int, bytes], int]:
     """Names that extended headers give, and up to which row all is plain."""
     rows = np.flatnonzero(extended)
@@ -82,7 +82,7 @@ def _read_extended(
     ):
         if stop - start > MAX_EXTENDED_BYTES:
             return names, row
-        data = buffer[start:stop]
+        data = bytes(buffer[start:stop])
         if kind == IS_LONG_NAME:
             names[row + 1] = data.partition(b"\0")[0]
             continue
@@ -97,17 +97,18 @@ def _read_extended(
     return names, len(extended)
 
 
-def _only_mtime(chain: Chain, rows: Ints, buffer: mmap.mmap) -> Mask:
+def _only_mtime(chain: Chain, rows: Ints, buffer: Buffer) -> Mask:
     """Which of these extended headers are one pax record that says ``mtime``."""
     flat = np.frombuffer(buffer, np.uint8)
-    words = flat.view("<u8")
+    words = np.frombuffer(buffer, "<u8", len(flat) // 8)
     starts = (chain.blocks[rows] + 1) * BLOCK
     sizes = chain.sizes[rows]
     tens, ones = np.divmod(sizes, 10)
-    is_short = (sizes >= 10) & (sizes < 100)  # noqa: PLR2004 - two digits
+    is_short = (sizes >= 10) & (sizes < 100)
     lengths = np.where(is_short, tens + (ones << 8), 0).astype(np.uint64)
     lasts = starts + np.where(is_short, sizes - 1, 0)
     mask: Mask = words[starts >> 3] == _MTIME + lengths
     mask &= is_short & (flat[starts + 8] == _EQUALS) & (flat[lasts] == _NEWLINE)
     assert chain.kinds is not None
-    return mask & (chain.kinds[rows] == IS_PAX)
+    mask &= chain.kinds[rows] == IS_PAX
+    return mask

@@ -15,15 +15,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import numpy as np
-
 from shardbuild.shards.samples import KeyRule, base_plus_ext, is_meta, skip_reason
 from shardbuild.shards.scanextended import Files, files_of
 from shardbuild.shards.scanheaders import IS_OTHER, IS_WITHOUT_DATA, Bytes, Chain, Ints
 from shardbuild.shards.tarparse import BLOCK, kind_of_type
 
 if TYPE_CHECKING:
-    import mmap
+    from shardbuild.shards.readwindow import Buffer
 
 __all__ = ["Run", "run_of"]
 
@@ -80,10 +78,10 @@ class _Grouped(NamedTuple):
     skipped: Counter[str]
 
 
-def run_of(chain: Chain, buffer: mmap.mmap, key_rule: KeyRule) -> Run | None:
+def run_of(chain: Chain, buffer: Buffer, key_rule: KeyRule) -> Run | None:
     """Group a chain's members into whole samples; None if not one is sure."""
     files = files_of(chain, buffer)
-    if len(files.rows) < 2:  # noqa: PLR2004 - a sample, and one after it
+    if len(files.rows) < 2:
         return None
     grouped = None if files.names else _patterned(chain, files, key_rule)
     grouped = grouped or _by_names(chain, files, key_rule)
@@ -208,7 +206,7 @@ def _keys_of(names: Bytes, pattern: _Pattern) -> list[str] | None:
         or (keys == 0).any()
         or (keys[:, -1] == _SLASH).any()
         or (names[:, :here] != names[0, :here]).any()
-        or (keys[:, : 2] == _LOW_LINE).all(axis=1).any()
+        or (keys[:, :2] == _LOW_LINE).all(axis=1).any()
     ):
         return None
     try:

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shardbuild.shards.readwindow import WINDOW_BYTES
 from shardbuild.shards.tarparse import BLOCK
 
 if TYPE_CHECKING:
-    import mmap
+    from shardbuild.shards.readwindow import Buffer
 
 __all__ = [
     "IS_FILE",
@@ -38,7 +37,7 @@ Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-MAX_HEADERS: Final = 2560
+MAX_HEADERS: Final = 2048
 """Headers handled at once: as many as keep the numbers in the second-level cache."""
 
 IS_FILE: Final = 0
@@ -86,22 +85,42 @@ class Chain(NamedTuple):
     is_gnu: bool
 
 
+class _Scratch:
+    """Memory that every scan writes over: fresh pages would cost more than sums."""
+
+    __slots__ = ("lanes", "more_lanes", "rows")
+
+    def __init__(self) -> None:
+        self.rows = np.empty((MAX_HEADERS, BLOCK), np.uint8)
+        self.lanes = np.empty((_SUM_ROWS, BLOCK // 8), np.uint64)
+        self.more_lanes = np.empty_like(self.lanes)
+
+
+_idle: list[_Scratch] = []
+_MAX_IDLE: Final = 2
+
+
 class HeaderScan:
-    """Finds headers in a buffer of `WINDOW_BYTES`; one scan at a time."""
+    """Finds headers in a buffer; one scan at a time."""
 
-    __slots__ = ("_blocks", "_lanes", "_magics", "_more_lanes", "_rows", "buffer")
+    __slots__ = ("_blocks", "_lanes", "_magics", "_more_lanes", "_rows", "_scratch")
 
-    def __init__(self, buffer: mmap.mmap) -> None:
-        self.buffer = buffer
-        flat = np.frombuffer(buffer, np.uint8)
-        self._blocks = flat.reshape(-1, BLOCK)
-        self._magics: Words = np.ndarray(
-            (WINDOW_BYTES // BLOCK,), "<u8", buffer, 257, (BLOCK,)
-        )
-        # Written over by every scan: fresh memory would cost more than the sums.
-        self._rows = np.empty((MAX_HEADERS, BLOCK), np.uint8)
-        self._lanes = np.empty((_SUM_ROWS, BLOCK // 8), np.uint64)
-        self._more_lanes = np.empty_like(self._lanes)
+    def __init__(self, buffer: Buffer) -> None:
+        count = len(buffer) // BLOCK
+        flat = np.frombuffer(buffer, np.uint8, count * BLOCK)
+        self._blocks = flat.reshape(count, BLOCK)
+        self._magics: Words = np.ndarray((count,), "<u8", flat, 257, (BLOCK,))
+        try:
+            self._scratch = _idle.pop()
+        except IndexError:
+            self._scratch = _Scratch()
+        self._rows = self._scratch.rows
+        self._lanes, self._more_lanes = self._scratch.lanes, self._scratch.more_lanes
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if len(_idle) < _MAX_IDLE:
+            _idle.append(self._scratch)
 
     def chain(self, start: int, stop: int) -> Chain | None:
         """Follow headers from block ``start``; no data beyond block ``stop``.

@@ -44,7 +44,7 @@ __all__ = [
 BLOCK: Final = 512
 ZEROS: Final = bytes(BLOCK)
 
-MAX_EXTENDED_BYTES: Final = 1 << 20
+MAX_EXTENDED_BYTES: Final = 512 << 10
 """The largest extended header that is read: a longer one is damage or malice."""
 
 # What a header stands for. FILE, PAX, GLOBAL, LONG_NAME, LONG_LINK and OTHER have
