@@ -63,17 +63,12 @@ class Bucket:
         return f"{self.url}/{name}"
 
     def filesystem(self) -> tuple[Any, str]:
-        """A fresh client of fsspec's own, and the bucket's name."""
+        """A client of fsspec's own that caches no listing, and the bucket's name."""
         import fsspec
 
         protocol, _, name = self.url.partition("://")
-        fs = fsspec.filesystem(
-            protocol,
-            **self.storage_options,
-            skip_instance_cache=True,
-            use_listings_cache=False,
-        )
-        return fs, name
+        options = {**self.storage_options, "use_listings_cache": False}
+        return fsspec.filesystem(protocol, **options), name
 
     def pending_uploads(self) -> list[str]:
         """Keys of multipart uploads that nobody completed or aborted."""
@@ -118,9 +113,8 @@ class StoreServer:
             fs, _ = place.filesystem()
             if self.kind != "gcs":
                 fs.clear_multipart_uploads(name)
-            paths = fs.find(name)
-            if paths:
-                fs.rm(paths)
+            for path in fs.find(name):
+                fs.rm_file(path)
             fs.rmdir(name)
 
 

@@ -65,7 +65,7 @@ def read_by_pieces(url: str, size: int = 4 << 20) -> bytes:
 def test_a_failing_command_is_never_silent(shard, command):
     url = "pipe:" + command.format(shard)
     for _ in range(TRIALS):
-        with pytest.raises(PipeError, match="exit status 5|signal 9") as caught:
+        with pytest.raises(PipeError, match=r"exit status 5|signal 9") as caught:
             read_by_pieces(url)
         assert caught.value.url == url
 

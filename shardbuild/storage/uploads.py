@@ -1,30 +1,23 @@
-"""Publishing into stores: S3 by parts, others as fsspec can."""
+"""Publishing into stores: S3 and GCS by parts, others as fsspec can."""
 
 from __future__ import annotations
 
-import asyncio
-import io
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from shardbuild.errors import StorageError
 from shardbuild.storage.filesystems import (
     filesystem_of,
-    is_on_loop,
     protocol_of_filesystem,
     store_error,
     without_caches,
 )
+from shardbuild.storage.multipart import PART_BYTES, S3Upload
 from shardbuild.storage.publish import AtomicFile, is_temporary, temporary_name
-from shardbuild.storage.retries import retried
+from shardbuild.storage.resumable import GcsUpload, is_zonal
 from shardbuild.storage.urlparts import StorageOptions, join_url, split_url
 
 __all__ = ["open_upload", "remove_remote_leftovers"]
 
-PART_BYTES = 8 << 20
-_MAX_IN_FLIGHT = 6
-_PARTS_OF_ONE_SIZE = 1000  # then twice as large: 10,000 parts reach 5 TiB
-_ABORT_SECONDS = 60.0
 _ARCHIVES = frozenset(("zip", "tar", "libarchive", "reference", "git", "github"))
 
 
@@ -38,9 +31,10 @@ def open_upload(url: str, options: StorageOptions | None) -> AtomicFile:
     if protocol == "memory":
         return _MemoryUpload(url, fs, path)
     if protocol in ("s3", "s3a"):
-        return _S3Upload(url, fs, path)
+        return S3Upload(url, fs, path)
     if protocol in ("gs", "gcs"):
-        return _UncommittedUpload(url, fs, path)
+        kind = _UncommittedUpload if is_zonal(fs, path) else GcsUpload
+        return kind(url, fs, path)
     return _MovedUpload(url, fs, path)
 
 
@@ -68,155 +62,8 @@ class _MemoryUpload(AtomicFile):
         self._data.clear()
 
 
-class _S3Upload(AtomicFile):
-    """Parts on their way while the next is filled; completed at ``close``.
-
-    What fits in one part is put by a single request.
-    """
-
-    def __init__(self, url: str, fs: Any, path: str) -> None:
-        super().__init__(url)
-        bucket, key, _ = fs.split_path(path)
-        if not bucket or not key:
-            raise StorageError(url, "names no object")
-        self._fs = fs
-        self._requests = _S3Requests(url, fs, {"Bucket": bucket, "Key": key})
-        self._upload_id: str | None = None
-        self._part = io.BytesIO()
-        self._num_parts = 0
-        self._in_flight: set[Future[dict[str, Any]]] = set()
-        self._done: list[dict[str, Any]] = []
-        self._opened()
-
-    def _write(self, data: Any) -> int:
-        with memoryview(data) as given, given.cast("B") as view:
-            start = 0
-            while start < len(view):
-                if self._part.tell() >= self._part_bytes():
-                    self._send()
-                room = self._part_bytes() - self._part.tell()
-                start += self._part.write(view[start : start + room])
-            self._position += len(view)
-            return len(view)
-
-    def _part_bytes(self) -> int:
-        if self._fs.fixed_upload_size:
-            return PART_BYTES
-        return PART_BYTES << min(self._num_parts // _PARTS_OF_ONE_SIZE, 9)
-
-    def _send(self) -> None:
-        if self._upload_id is None:
-            answer = self._submit(self._requests.ask("create_multipart_upload"))
-            self._upload_id = answer.result()["UploadId"]
-        while len(self._in_flight) >= self._max_in_flight():
-            self._collect()
-        part, self._part = self._part.getvalue(), io.BytesIO()
-        self._num_parts += 1
-        sent = self._requests.send_part(self._upload_id, self._num_parts, part)
-        self._in_flight.add(self._submit(sent))
-        self._meter.count_write(len(part))
-
-    def _max_in_flight(self) -> int:
-        return max(1, _MAX_IN_FLIGHT * PART_BYTES // self._part_bytes())
-
-    def _collect(self) -> None:
-        """Wait for at least one part; raise the error of one that failed."""
-        done, self._in_flight = wait(self._in_flight, return_when=FIRST_COMPLETED)
-        self._done += [future.result() for future in done]
-
-    def _submit(self, coroutine: Any) -> Future[dict[str, Any]]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._fs.loop)
-
-    def _publish(self) -> None:
-        if self._upload_id is None:
-            put = self._requests.ask("put_object", body=self._part.getvalue())
-            self._submit(put).result()
-            self._meter.count_write(self._position)
-        else:
-            self._send()
-            while self._in_flight:
-                self._collect()
-            parts = sorted(self._done, key=lambda part: int(part["PartNumber"]))
-            completed = self._requests.complete(self._upload_id, parts, self._position)
-            self._submit(completed).result()
-        self._part = io.BytesIO()
-        self._fs.invalidate_cache()
-
-    def _discard(self) -> None:
-        self._part = io.BytesIO()
-        if self._upload_id is None:
-            return
-        for future in self._in_flight:
-            future.cancel()
-        aborted = self._submit(self._requests.abort(self._upload_id))
-        if not is_on_loop(self._fs):  # the collector may call us there
-            aborted.result(_ABORT_SECONDS)
-
-
-class _S3Requests:
-    """The requests of one upload; knows nothing of the file that sends them.
-
-    So a file that is forgotten is collected, and discarded, at once, and not
-    when the last of its parts has arrived.
-    """
-
-    def __init__(self, url: str, fs: Any, target: dict[str, str]) -> None:
-        self._url = url
-        self._fs = fs
-        self._target = target
-
-    async def ask(
-        self, method: str, *, body: bytes | None = None, **arguments: Any
-    ) -> dict[str, Any]:
-        async def ask() -> dict[str, Any]:
-            if body is not None:  # a file: aiohttp sends it piece by piece
-                arguments["Body"] = io.BytesIO(body)
-            answer: dict[str, Any] = await self._fs._call_s3(
-                method, **self._target, **arguments
-            )
-            return answer
-
-        return await retried(self._url, ask)
-
-    async def send_part(
-        self, upload_id: str, number: int, body: bytes
-    ) -> dict[str, Any]:
-        answer = await self.ask(
-            "upload_part", PartNumber=number, UploadId=upload_id, body=body
-        )
-        part = {"PartNumber": number, "ETag": answer["ETag"]}
-        if "ChecksumSHA256" in answer:
-            part["ChecksumSHA256"] = answer["ChecksumSHA256"]
-        return part
-
-    async def complete(
-        self, upload_id: str, parts: list[dict[str, Any]], num_bytes: int
-    ) -> dict[str, Any]:
-        try:
-            return await self.ask(
-                "complete_multipart_upload",
-                UploadId=upload_id,
-                MultipartUpload={"Parts": parts},
-            )
-        except FileNotFoundError:
-            # The answer was lost and asked for again: the upload is gone because
-            # it is complete. The object must be what we sent: so many bytes, and
-            # an ETag that tells so many parts.
-            answer = await self.ask("head_object")
-            etag = str(answer.get("ETag", "")).strip('"')
-            if answer["ContentLength"] == num_bytes and etag.endswith(f"-{len(parts)}"):
-                return answer
-            raise
-
-    async def abort(self, upload_id: str) -> dict[str, Any]:
-        try:
-            return await self.ask("abort_multipart_upload", UploadId=upload_id)
-        except FileNotFoundError:
-            return {}  # it is complete, or aborted already
-
-
 class _UncommittedUpload(AtomicFile):
-    """A file of fsspec's that waits for ``commit`` (GCS: one resumable upload)."""
+    """A file of fsspec's that waits for ``commit``: zonal buckets of GCS."""
 
     def __init__(self, url: str, fs: Any, path: str) -> None:
         super().__init__(url)
