@@ -54,10 +54,11 @@ class Destination:
         if state is not None and not self.settings.overwrite:
             self._compare(state, "an unfinished run of another command")
             return None
-        finished = self._finished()
         if self.settings.overwrite:
             self.clear()
             return None
+        self._remove_state()
+        finished = self._finished()
         if finished is not None:
             self._compare(finished.identity, "the result of another command")
             return finished
@@ -127,7 +128,7 @@ class Destination:
         settings = self.settings
         options = settings.storage_options
         remove(settings.manifest, storage_options=options)
-        remove_tree(settings.state, storage_options=options)
+        self._remove_state()
         for name in self._names():
             url = join_url(settings.folder, name)
             remove(url, storage_options=options)
@@ -150,7 +151,16 @@ class Destination:
     def finish(self) -> None:
         """Remove all that a run keeps only while it runs."""
         self.sweep()
+        self._remove_state()
+
+    def _remove_state(self) -> None:
+        """Remove the state of a run, or what is left of one that was being removed.
+
+        What says that there is a run to go on with goes first: so a process that is
+        killed here leaves nothing that a later run would trust.
+        """
         options = self.settings.storage_options
+        remove(self._identity_url, storage_options=options)
         remove_tree(self.settings.state, storage_options=options)
 
     def missing_shard(self, sizes: Mapping[str, int]) -> str | None:

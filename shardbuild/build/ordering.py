@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from shardbuild.codecs.encoders import encode_field
 from shardbuild.errors import PlanError, SampleError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ FieldType = Literal["text", "int", "float"]
 
 _INT_EXTENSIONS = frozenset({"cls", "cls2", "class", "count", "index", "inx", "id"})
 _SIGN = 1 << 63
+_BLOCK_BYTES = 512
+_MAX_SUM = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +140,22 @@ def number_key(value: float) -> int:
 
 
 def field_key(order: Order, url: str, sample: Mapping[str, object]) -> int | bytes:
-    """The sort key that the field of a sample gives.
+    """The sort key that the field of a sample gives, as it is stored.
 
     Raises:
         SampleError: the field is missing, or is not of the order's type.
+
+    >>> field_key(parse_order("sort:json"), "a.tar", {"__key__": "0", "json": [1]})
+    b'[1]'
     """
     name = str(sample["__key__"])
     value = sample.get(order.field)
     if value is None:
         here = ", ".join(k for k in sample if not k.startswith("__"))
         raise SampleError(url, f"has no field {order.field!r} (it has: {here})", name)
-    if isinstance(value, str):
-        value = value.encode("utf-8", "surrogateescape")
-    if not isinstance(value, bytes | bytearray | memoryview):
-        value = str(value).encode()
-    value = bytes(value)
+    if order.field == "__key__":
+        value = name.encode("utf-8", "surrogateescape")
+    value = encode_field(order.field, value, key=name, url=url)
     if order.field_type == "text":
         return value
     try:
@@ -170,9 +174,9 @@ def field_key(order: Order, url: str, sample: Mapping[str, object]) -> int | byt
 class Limits:
     """How much one output shard may hold; at least one of the two is given.
 
-    A sample's *cost* is one number that serves both limits: a shard whose costs
-    add up to at most `capacity` holds at most ``max_samples`` samples and at most
-    ``max_body_bytes`` bytes.
+    A sample's *cost* is one number that serves both limits: the costs of some
+    samples add up to at most `capacity` only if they are at most ``max_samples``
+    and take at most ``max_body_bytes``.
     """
 
     max_samples: int | None
@@ -185,24 +189,36 @@ class Limits:
             return self.max_samples or 1
         if self.max_samples is None:
             return self.max_body_bytes
-        return self.max_body_bytes << 16
+        return self._max_blocks * self._divisor
 
     def costs(self, num_bytes: Ints) -> Ints:
         """The costs of samples that take ``num_bytes`` in a shard each.
 
-        With both limits a cost is in 1/65536 bytes, and a sample costs at least
-        the share of the capacity that one of ``max_samples`` samples has.
+        With both limits a sample costs its blocks of 512 bytes, in parts of a
+        block so small that ``max_samples`` equal shares of a shard are whole
+        numbers of them, and at least such a share.
 
-        >>> Limits(4, 1000).costs(np.array([100, 500])).tolist()
-        [16384000, 32768000]
+        >>> Limits(4, 4096).costs(np.array([512, 2048])).tolist()
+        [8, 16]
+        >>> Limits(4, 4096).capacity
+        32
         """
         if self.max_body_bytes is None:
             return np.ones(len(num_bytes), np.int64)
         if self.max_samples is None:
             return num_bytes
-        share = self.capacity // self.max_samples
-        costs: Ints = np.maximum(num_bytes << 16, share)
+        blocks = -(-num_bytes // _BLOCK_BYTES)
+        costs: Ints = np.maximum(blocks * self._divisor, self._max_blocks)
         return costs
+
+    @property
+    def _max_blocks(self) -> int:
+        return (self.max_body_bytes or 0) // _BLOCK_BYTES
+
+    @property
+    def _divisor(self) -> int:
+        """Parts of a block; a sample takes a block, so that more are no limit."""
+        return min(self.max_samples or 1, self._max_blocks)
 
 
 def count_cuts(num_samples: int, max_samples: int) -> Ints:
@@ -214,17 +230,17 @@ def count_cuts(num_samples: int, max_samples: int) -> Ints:
     [0, 4, 8]
     """
     num_shards = -(-num_samples // max_samples)
-    shards = range(num_shards + 1)
-    cuts = [-(-shard * num_samples // num_shards) for shard in shards] or [0]
-    return np.array(cuts, np.int64)
+    cuts = [-(-shard * num_samples // num_shards) for shard in range(num_shards)]
+    return np.array([*cuts, num_samples], np.int64)
 
 
 def cost_cuts(blocks: Callable[[], Iterable[Ints]], capacity: int) -> Ints:
     """Where balanced shards begin in a sequence of costs, and the end.
 
     The number of shards is the least that any contiguous division within the
-    capacity can have, or slightly more where only that balances; their costs are
-    as even as the samples allow.
+    capacity can have, or slightly more where only that balances. Where samples
+    are small beside the capacity, no shard is further from the mean than the
+    largest sample.
 
     Args:
         blocks: gives the costs in order, in blocks of any length; called once a
@@ -234,64 +250,77 @@ def cost_cuts(blocks: Callable[[], Iterable[Ints]], capacity: int) -> Ints:
     >>> cost_cuts(lambda: [np.array([5, 5, 5]), np.array([5])], 10).tolist()
     [0, 2, 4]
     >>> cost_cuts(lambda: [np.array([3, 3, 3, 3, 3])], 6).tolist()
-    [0, 2, 4, 5]
+    [0, 2, 3, 5]
     """
-    greedy, total = _greedy_cuts(blocks(), capacity)
+    greedy, total = _greedy_cuts(_summed(blocks(), capacity), capacity)
     least = len(greedy) - 1
     if least <= 1:
         return np.array(greedy, np.int64)
-    candidates = [least, least + 1, least + max(2, least // 50)]
-    for num_shards in candidates:
-        cuts = _even_cuts(blocks(), total, num_shards, capacity)
+    for num_shards in sorted({least + n for n in (0, 1, 2, 3, least // 20)}):
+        sums = _summed(blocks(), capacity)
+        cuts = _even_cuts(sums, total, num_shards, capacity)
         if cuts is not None:
-            return cuts
+            return np.array(cuts, np.int64)
     return np.array(greedy, np.int64)
 
 
-def _greedy_cuts(blocks: Iterable[Ints], capacity: int) -> tuple[list[int], int]:
+def _summed(blocks: Iterable[Ints], capacity: int) -> Iterator[Ints]:
+    """The running sums of each block, of blocks so short that none overflows."""
+    most = max(1, _MAX_SUM // capacity)
+    for block in blocks:
+        for first in range(0, len(block), most):
+            yield np.cumsum(block[first : first + most])
+
+
+def _greedy_cuts(sums: Iterable[Ints], capacity: int) -> tuple[list[int], int]:
+    """Cuts where the next sample would not fit, and the total of the costs."""
     cuts = [0]
     rank = total = 0
-    room = capacity
-    for block in blocks:
-        ends = np.cumsum(block)
-        start = 0
-        done = 0
-        while start < len(block):
-            stop = int(np.searchsorted(ends, done + room, side="right"))
-            if stop < len(block):
-                cuts.append(rank + stop)
-                done = int(ends[stop - 1]) if stop else 0
-                room = capacity
-            else:
-                room -= int(ends[-1]) - done
-            start = stop
-        rank += len(block)
-        total += int(ends[-1]) if len(block) else 0
+    full = capacity  # the total at which the shard being filled is full
+    for ends in sums:
+        while full - total < ends[-1]:
+            fitting = int(np.searchsorted(ends, full - total, side="right"))
+            cuts.append(rank + fitting)
+            full = capacity + total + (int(ends[fitting - 1]) if fitting else 0)
+        rank += len(ends)
+        total += int(ends[-1])
     if rank:
         cuts.append(rank)
     return cuts, total
 
 
 def _even_cuts(
-    blocks: Iterable[Ints], total: int, num_shards: int, capacity: int
-) -> Ints | None:
-    """Cuts at even shares of the total; None if a shard is empty or too full."""
-    shares = [-(-total * shard // num_shards) for shard in range(num_shards)]
-    targets = np.array(shares, np.int64)
-    cuts = np.zeros(num_shards + 1, np.int64)
-    costs_before = np.zeros(num_shards + 1, np.int64)
-    rank = done = 0
-    for block in blocks:
-        starts = np.concatenate([[0], np.cumsum(block)]) + done
-        first, last = np.searchsorted(targets, [done, starts[-1]], side="left")
-        places = np.searchsorted(starts[:-1], targets[first:last], side="left")
-        cuts[first:last] = rank + places
-        costs_before[first:last] = starts[places]
-        rank += len(block)
-        done = int(starts[-1])
-    cuts[-1], costs_before[-1] = rank, done
-    fits = np.diff(costs_before).max() <= capacity and np.diff(cuts).min() > 0
-    return cuts if fits else None
+    sums: Iterable[Ints], total: int, num_shards: int, capacity: int
+) -> list[int] | None:
+    """Cuts as near to even shares of the total as the capacity lets them be.
+
+    Returns:
+        None if the last shard is too full, or no samples are left for it.
+    """
+    cuts = [0]
+    rank = done = 0  # samples and costs before the block
+    before = 0  # costs before the last cut
+    for ends in sums:
+        last = done + int(ends[-1])
+        while len(cuts) < num_shards:
+            target = max(before + 1, -(-total * len(cuts) // num_shards))
+            goal = min(target, before + capacity)
+            if goal > last:
+                break
+            after = int(np.searchsorted(ends, goal - done))
+            up, down = done + int(ends[after]), done
+            if after:
+                down += int(ends[after - 1])
+            is_up = up <= before + capacity and up - target <= target - down
+            if is_up or rank + after == cuts[-1]:
+                after, down = after + 1, up
+            cuts.append(rank + after)
+            before = down
+        rank += len(ends)
+        done = last
+    if len(cuts) < num_shards or cuts[-1] == rank or total - before > capacity:
+        return None
+    return [*cuts, rank]
 
 
 # --- splitting the sort ------------------------------------------------------

@@ -15,7 +15,7 @@ from shardbuild.build.plan import Source
 from shardbuild.build.rows import ROW, Table
 from shardbuild.build.windows import split_windows
 from shardbuild.errors import PlanError, ShardbuildError, StorageError
-from shardbuild.shards.decompress import HEAD_BYTES, compression_of
+from shardbuild.shards.decompress import compression_of
 from shardbuild.shards.index import index_url, load_index
 from shardbuild.shards.manifest import load_manifest
 from shardbuild.shards.reader import read_indexed, read_samples, scan_shard
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _PARALLEL = 16
 _PROBED_SAMPLES = 64
-_HEADER_BYTES = 512
+_HEAD_BYTES = 512
 
 
 # --- finding out what there is ------------------------------------------------
@@ -196,7 +196,7 @@ def _is_compressed(
     if _is_stream(url) or (has_index and url.endswith(".tar")):
         return False
     with gopen(url, "rb", storage_options=options) as stream:
-        return compression_of(stream.read(HEAD_BYTES)) is not None
+        return compression_of(stream.read(_HEAD_BYTES)) is not None
 
 
 def probe_sample_bytes(settings: Settings, sources: Sequence[Source]) -> float | None:
