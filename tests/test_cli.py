@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -371,6 +372,12 @@ class TestShow:
             "url": str(shard),
         }
 
+    def test_a_shard_without_samples_says_so(self, tmp_path, capsys):
+        shard = tmp_path / "a.tar"
+        shard.write_bytes(tar_bytes({}))
+        assert main(["show", str(shard)]) == 0
+        assert capsys.readouterr().out == f"{shard}\n  no samples\n"
+
     def test_options_may_stand_between_urls(self, shard, capsys):
         assert main(["show", str(shard), "--count", "1", str(shard)]) == 0
         assert capsys.readouterr().out.count("a/000") == 2
@@ -624,12 +631,13 @@ class TestConvert:
         job_file = write_job(tmp_path, "raise ValueError('no use')", "")
         flags = ["--job", job_file, "--errors", "skip"]
         assert self.convert(shard, tmp_path / "out" / "a-%06d.tar", *flags) == 0
-        assert "no use" in capsys.readouterr().out
+        assert "3 x ValueError" in capsys.readouterr().out
         flags += ["--max-errors", "2", "--overwrite"]
         assert self.convert(shard, tmp_path / "out" / "a-%06d.tar", *flags) == 1
 
     def test_a_terminal_shows_a_bar_with_bytes_and_samples(self, shard, tmp_path):
         reader, terminal = pty.openpty()
+        termios.tcsetwinsize(terminal, (24, 100))
         command = [sys.executable, "-m", "shardbuild", "convert", shard]
         command += [tmp_path / "out" / "a-%06d.tar", "--scheduler", "sync"]
         done = subprocess.run(

@@ -68,7 +68,7 @@ def test_every_block_runs_from_top_to_bottom(tmp_path, monkeypatch):
     for name in ("jobs", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "__main__"}  # as at a prompt
     blocks = FENCE.findall(README)
     assert README.count("```") == 2 * len(blocks)
     for kind, block in blocks:

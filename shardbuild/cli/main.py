@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import importlib
 import os
+import select
 import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -139,10 +140,14 @@ def _say(text: str) -> None:
 def _reader_is_gone() -> bool:
     """Whether it is stdout that broke; if so, nothing more is written to it."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        return True
-    return False
+        stdout = sys.stdout.fileno()
+    except OSError:  # it is no file of the system
+        return False
+    states = select.poll()
+    states.register(stdout, 0)
+    if not any(state & select.POLLERR for _, state in states.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stdout)
+    os.close(nowhere)
+    return True

@@ -13,7 +13,7 @@ from shardbuild.storage.urls import expand_urls
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from shardbuild.shards.samples import Sample
 
@@ -49,17 +49,27 @@ def run(args: argparse.Namespace) -> int:
     """Print the samples."""
     storage_options = options.storage_options(args)
     for url in expand_urls(args.urls, storage_options):
-        if not args.json:
-            print(printable(url))
         samples = read_samples(url, storage_options=storage_options)
-        for sample in itertools.islice(samples, args.count):
-            if args.json:
+        shown = itertools.islice(samples, args.count)
+        if args.json:
+            for sample in shown:
                 print_json(describe(sample) | {"url": url})
-            else:
-                _print_sample(sample)
-        if not args.json and next(samples, None) is not None:
-            print(f"  and more: {count_of(args.count, 'sample')} shown")
+        else:
+            _print_samples(url, shown)
+            if next(samples, None) is not None:
+                print(f"  and more: {count_of(args.count, 'sample')} shown")
     return 0
+
+
+def _print_samples(url: str, samples: Iterator[Sample]) -> None:
+    """Print a shard's url and samples; nothing if not even the first can be read."""
+    first = next(samples, None)
+    print(printable(url))
+    if first is None:
+        print("  no samples")
+        return
+    for sample in itertools.chain([first], samples):
+        _print_sample(sample)
 
 
 def describe(sample: Sample) -> dict[str, object]:
