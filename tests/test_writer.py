@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from shardbuild.errors import EncodeError, KeyRuleError, StorageError
 from shardbuild.shards import framing
 from shardbuild.shards.index import concat_indexes, index_url, load_index
+from shardbuild.shards.reader import scan_stream
 from shardbuild.shards.samples import base_plus_ext, is_meta
 from shardbuild.shards.tarformat import sample_tar_bytes, shard_tar_bytes
 from shardbuild.shards.writer import LARGE_BYTES, TarWriter, write_shard
@@ -520,8 +521,26 @@ def test_runs_and_samples_make_the_same_shard_in_any_mixture():
 
 def test_a_run_whose_rows_do_not_fit_is_refused():
     whole, writer = write_tar([{"__key__": "a", "x": b"1"}])
+    rows = writer.index.take([0])
     with pytest.raises(ValueError, match="not as its rows say"):
-        TarWriter(io.BytesIO()).write_run([whole], writer.index.take([0]))
+        TarWriter(io.BytesIO()).write_run([whole], rows)
+    with pytest.raises(ValueError, match="not as its rows say"):
+        TarWriter(io.BytesIO(), user="me").write_run([whole[:1024]], rows)
+
+
+def test_what_a_scan_calls_canonical_is_what_a_writer_calls_so():
+    kinds = {
+        "usual": ({"a": b"1", "b.c": bytes(700)}, {}),
+        "an owner": ({"a": b"1"}, {"user": "me"}),
+        "a mode": ({"a": b"1"}, {"mode": 0o600}),
+        "no extension": ({"": b"1"}, {}),
+        "meta": ({"_a": b"1"}, {"keep_meta": True}),
+    }
+    for name, (fields, options) in kinds.items():
+        data, writer = write_tar([{"__key__": "k", **fields}], **options)
+        scanned = scan_stream(io.BytesIO(data), "a.tar")
+        assert scanned.to_bytes() == writer.index.to_bytes()
+        assert scanned.canonical == (name == "usual")
 
 
 @pytest.mark.parametrize("twice", [[0, 0], [1]])
@@ -548,7 +567,7 @@ def test_the_index_points_at_every_payload(samples):
     index = writer.index
     assert index.keys() == [sample["__key__"] for sample in samples]
     assert index.num_bytes == len(data)
-    assert index.canonical
+    assert index.canonical == all("" not in sample for sample in samples)
     for i, sample in enumerate(samples):
         members = index.members(i)
         assert [name for name, _, _ in members] == sorted(set(sample) - {"__key__"})
@@ -556,7 +575,8 @@ def test_the_index_points_at_every_payload(samples):
             assert data[offset : offset + size] == sample[name]
         span = data[index.sample_offsets[i] : index.sample_offsets[i + 1]]
         assert span == tar_by_tarfile([sample])[: len(span)]
-    assert concat_indexes([index]).to_bytes()
+    assert concat_indexes([index.take(range(len(samples)))]).keys() == index.keys()
+    assert scan_stream(io.BytesIO(data), "a.tar").to_bytes() == index.to_bytes()
 
 
 def test_write_shard_keeps_an_index_beside_the_shard_unless_told(tmp_path):

@@ -81,13 +81,12 @@ class TarOptions:
             raise ValueError(problem)
 
 
-_Head: TypeAlias = tuple[bytes, int, bytes, int]
-# A header from the key's end to the mtime, its part of the checksum, the padding
+_SizeField: TypeAlias = tuple[bytes, int, bytes, int]
+# The digits of a size and the mtime after them, the sum of the digits, the padding
 # after the payload, and the bytes of header, payload and padding together.
 
-_Form: TypeAlias = tuple[bytes, int]
-# A header from the key's end to the size, and its checksum without the bytes of
-# the key, the digits of the size, and 1.
+_size_fields: dict[int, _SizeField] = {}  # of sizes that are likely to come again
+_sum_fields: dict[int, bytes] = {}  # by checksum, of which there are not many
 
 
 class Layout:
@@ -103,8 +102,9 @@ class Layout:
             if len(extensions) > 1
             else lambda sample: (sample[extensions[0]],)
         )
-        self.forms: dict[int, tuple[tuple[dict[int, _Head], _Form], ...]] = {}
-        """By bytes of the key, for each member: heads by size, and their form. Only
+        self.forms: dict[int, tuple[tuple[bytes, int], ...]] = {}
+        """By bytes of the key, for each member: its header from the key's end to the
+        size, and its checksum without the key's bytes, the size's digits, and 1. Only
         for keys of which all names fit into a header."""
 
 
@@ -136,12 +136,9 @@ read back as 'txt': name it so
         self._encodes_fields = isinstance(options.encoder, Mapping)
         self._form = header_form(options.user, options.group, options.mode)
         self._layouts: dict[tuple[str, ...], Layout] = {}
-        self._num_heads = 0
-        self._checksums: dict[int, bytes] = {}
-        self._good_folders = {""}
-        self._dots_end_keys = options.key_rule == "first-dot"
+        self._good_folders: set[str] = set()
 
-    def frame(self, sample: Sample) -> Frame:
+    def frame(self, sample: Sample) -> Frame:  # noqa: C901 - every call would be felt
         """The parts of ``sample``.
 
         Raises:
@@ -155,30 +152,44 @@ read back as 'txt': name it so
         key = sample["__key__"]
         if type(key) is not str:
             key = self._text_of(key)
-        raw = key.encode() if key.isalnum() else self._checked(key, layout)
+        if not key.isalnum():
+            folder, slash, base = key.rpartition("/")
+            if (
+                (slash and folder not in self._good_folders)
+                or not base
+                or base[0] == "_"
+                or "." in base
+                or "\0" in base
+            ):
+                self._check_key(key, layout)
+        try:
+            raw = key.encode()
+        except UnicodeEncodeError as error:
+            problem = "its key cannot be written in UTF-8: rename it"
+            raise KeyRuleError(self.url, problem, key) from error
         payloads = layout.get_payloads(sample)
         forms = layout.forms.get(len(raw))
         if forms is None:
             return self._frame_carefully(key, raw, layout, payloads)
         # Adler's lower half is one more than the sum of the bytes, made in C.
         key_sum = adler32(raw) & 0xFFFF
-        tail, checksums = self._form.tail, self._checksums
+        tail = self._form.tail
         parts: list[bytes] = []
         sizes = []
         num_bytes = 0
-        for payload, (heads, form) in zip(payloads, forms, strict=True):
+        for payload, (between, rest) in zip(payloads, forms, strict=True):
             size = len(payload) if type(payload) is bytes else SIZE_LIMIT
             try:
-                head, head_sum, zeros, room = heads[size]
+                digits, digits_sum, zeros, room = _size_fields[size]
             except KeyError:
                 if size >= SIZE_LIMIT:
                     return self._frame_carefully(key, raw, layout, payloads)
-                head, head_sum, zeros, room = self._add_head(heads, form, size)
+                digits, digits_sum, zeros, room = _size_field(size)
             try:
-                checksum = checksums[key_sum + head_sum]
+                checksum = _sum_fields[key_sum + rest + digits_sum]
             except KeyError:
-                checksum = self._add_checksum(key_sum + head_sum)
-            parts += (raw, head, checksum, tail, payload, zeros)
+                checksum = _sum_field(key_sum + rest + digits_sum)
+            parts += (raw, between, digits, checksum, tail, payload, zeros)
             sizes.append(size)
             num_bytes += room
         return key, layout, parts, sizes, num_bytes, None
@@ -225,34 +236,18 @@ read back as 'txt': name it so
         )
         raise EncodeError(self.url, problem, key)
 
-    def _checked(self, key: str, layout: Layout) -> bytes:
-        """The key's bytes, if what is named by it is read back under it."""
-        base_at = key.rfind("/") + 1
-        base = key[base_at:]
-        if (
-            key[:base_at] not in self._good_folders
-            or not base
-            or ("." in base and (self._dots_end_keys or base[0] == "."))
-            or "\0" in base
-            or key[:2] == "__"
-        ):
-            problem = key_problem(key, self.options.key_rule)
-            if problem:
+    def _check_key(self, key: str, layout: Layout) -> None:
+        """Refuse a key if what is named by it would not be read back under it."""
+        problem = key_problem(key, self.options.key_rule)
+        if problem:
+            raise KeyRuleError(self.url, problem, key)
+        for extension in layout.extensions:
+            if is_meta(f"{key}.{extension}"):
+                problem = f"its member {key}.{extension} would be taken for meta data"
                 raise KeyRuleError(self.url, problem, key)
-            for extension in layout.extensions:
-                if is_meta(f"{key}.{extension}"):
-                    problem = (
-                        f"its member {key}.{extension} would be taken for meta data"
-                    )
-                    raise KeyRuleError(self.url, problem, key)
-            if len(self._good_folders) > _MAX_KEPT:
-                self._good_folders.clear()
-            self._good_folders.add(key[:base_at])
-        try:
-            return key.encode()
-        except UnicodeEncodeError as error:
-            problem = "its key cannot be written in UTF-8: rename it"
-            raise KeyRuleError(self.url, problem, key) from error
+        if len(self._good_folders) >= _MAX_KEPT:
+            self._good_folders.clear()
+        self._good_folders.add(key.rpartition("/")[0])
 
     def _text_of(self, key: Any) -> str:
         """A key that was given as bytes."""
@@ -302,31 +297,12 @@ read back as 'txt': name it so
         suffixes = [b"." + extension.encode() for extension in layout.extensions]
         if key_bytes + max(map(len, suffixes)) > NAME_BYTES:
             return
-        forms: list[tuple[dict[int, _Head], _Form]] = []
+        forms = []
         for suffix in suffixes:
             zeros = bytes(NAME_BYTES - key_bytes - len(suffix))
             between = suffix + zeros + self._form.owner
-            forms.append(({}, (between, self._form.base_sum + sum(suffix) - 1)))
+            forms.append((between, self._form.base_sum + sum(suffix) - 1))
         layout.forms[key_bytes] = tuple(forms)
-
-    def _add_head(self, heads: dict[int, _Head], form: _Form, size: int) -> _Head:
-        """What follows the key, for a member of this size."""
-        between, rest = form
-        digits = b"%011o\0" % size
-        zeros = padding(size)
-        room = BLOCK + size + len(zeros)
-        head = (between + digits + _MTIME, rest + sum(digits), zeros, room)
-        if size <= _MAX_KEPT:
-            self._num_heads += 1
-            if self._num_heads > 2 * _MAX_KEPT:
-                self._num_heads = 0
-                self._layouts.clear()
-            heads[size] = head
-        return head
-
-    def _add_checksum(self, total: int) -> bytes:
-        field = self._checksums[total] = b"%06o\0 " % total
-        return field
 
 
 def key_problem(  # noqa: PLR0911 - one a reason
@@ -377,3 +353,17 @@ def extension_problem(extension: str, key_rule: KeyRule = "first-dot") -> str | 
     except UnicodeEncodeError:
         return f"{shown} cannot be written in UTF-8: rename it"
     return None
+
+
+def _size_field(size: int) -> _SizeField:
+    digits = b"%011o\0" % size
+    zeros = padding(size)
+    field = (digits + _MTIME, sum(digits), zeros, BLOCK + size + len(zeros))
+    if size < _MAX_KEPT:
+        _size_fields[size] = field
+    return field
+
+
+def _sum_field(checksum: int) -> bytes:
+    field = _sum_fields[checksum] = b"%06o\0 " % checksum
+    return field

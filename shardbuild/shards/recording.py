@@ -34,11 +34,13 @@ class IndexRecorder:
     """
 
     __slots__ = (
+        "_is_standard",
         *("_first_key", "_headers", "_layout", "_layouts", "_recent", "_runs"),
         *("_sizes", "keys"),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_standard: bool = True) -> None:
+        self._is_standard = is_standard
         self.keys: dict[str, None] = {}
         """The keys of all samples so far."""
         self._runs: list[ShardIndex] = []
@@ -117,5 +119,10 @@ class IndexRecorder:
             member_size=sizes,
             extensions=tuple(names),
             num_bytes=int(ends[-1]),
-            canonical=True,
+            canonical=self._is_standard and not any(map(_is_odd, names)),
         )
+
+
+def _is_odd(extension: str) -> bool:
+    """Whether it is written only if the caller asks for what is not usual."""
+    return extension[:1] in {"", "_"}

@@ -90,7 +90,9 @@ class TarWriter:
         self._frame = SampleFramer(self.url, options).frame
         self._compressor = _compressor(self.url, compress)
         self._hash = hashlib.sha256() if checksum else None
-        self._record = IndexRecorder()
+        is_standard = (user, group, mode) == ("bigdata", "bigdata", 0o444)
+        self._is_standard = is_standard
+        self._record = IndexRecorder(is_standard=is_standard)
         self._keys = self._record.keys
         self._parts: list[bytes] = []
         self._buffers: list[bytes] = []
@@ -190,13 +192,14 @@ class TarWriter:
         Raises:
             KeyRuleError: a key was written before; nothing of the run is written.
             StorageError: it cannot be written; the shard is discarded.
-            ValueError: the bytes are not as many as ``rows`` says, or not in the
-                form that ``write`` gives them; or the writer is closed.
+            ValueError: the bytes are not as many as ``rows`` says, or not canonical,
+                or owner and mode are not the usual ones; or the writer is closed.
         """
         if not self._is_open:
             raise self._closed()
         num_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
-        if not rows.canonical or num_bytes != rows.end:
+        is_ours = rows.canonical and self._is_standard
+        if not is_ours or num_bytes != rows.end:
             problem = f"{self.url}: a run of {num_bytes} bytes is not as its rows say"
             raise ValueError(problem)
         keys = rows.keys()
