@@ -78,8 +78,9 @@ class Server:
         await asyncio.sleep(self.ways.latency)
         self.ways.counts[method] = self.ways.counts.get(method, 0) + 1
         if path == "/_set":
+            counts = repr(self.ways.counts)
             self.set(query)
-            return await self.send(writer, 200, repr(self.ways.counts).encode())
+            return await self.send(writer, 200, counts.encode())
         if method in ("GET", "HEAD"):
             return await self.give(writer, method, path, headers)
         return await self.take(writer, method, path, query, body)

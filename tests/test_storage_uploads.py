@@ -298,6 +298,15 @@ def test_any_other_store_moves_a_temporary_object(shelf, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.tar"]
 
 
+def test_signs_of_a_glob_are_no_glob_when_moved(tmp_path, shelf):
+    for name in ("[ab].tar", "*.tar", "a.tar"):
+        write_bytes(f"{shelf}/{name}", name.encode())
+    write_bytes(f"dir://[cd].tar::{shelf}", b"copied", storage_options=None)
+    assert list_names(shelf) == ["*.tar", "[ab].tar", "[cd].tar", "a.tar"]
+    assert read_bytes(f"{shelf}/[cd].tar") == b"copied"
+    assert (tmp_path / "*.tar").read_bytes() == b"*.tar"
+
+
 def test_leftovers_in_any_other_store(shelf, tmp_path):
     file = open_atomic(f"{shelf}/train-0.tar")
     file.write(b"1")

@@ -39,6 +39,8 @@ _PERMANENT_ERRORS = (
     TypeError,
     ValueError,
 )
+_NOT_FOUND = 404
+_GONE = 410
 _PRECONDITION_FAILED = 412
 _RETRIED_STATUSES = frozenset((408, 425, 429))
 
@@ -202,6 +204,8 @@ def store_error(url: str, error: BaseException) -> ShardbuildError:
 def _words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return str(error.strerror)
+    if type(error) is OSError:
+        return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -236,11 +240,9 @@ def is_missing(error: BaseException) -> bool:
     if cause is None or isinstance(cause, FileNotFoundError):
         return True
     status = status_of(cause)
-    return status in (404, 410) or (status is None and _is_s3_error(cause))
-
-
-def _is_s3_error(error: BaseException) -> bool:
-    return isinstance(getattr(error, "response", None), Mapping)
+    if status is not None:
+        return status in (_NOT_FOUND, _GONE)
+    return not isinstance(cause, OSError | TimeoutError)
 
 
 def is_permanent(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -210,7 +211,7 @@ def remove_tree(folder_url: str, storage_options: StorageOptions | None = None) 
         if protocol in ("s3", "s3a"):
             _remove_s3_tree(fs, path)
         else:
-            fs.rm(path, recursive=True)
+            _remove_any_tree(fs, path)
     except Exception as error:
         if not is_missing(error):
             raise store_error(folder_url, error) from error
@@ -230,33 +231,79 @@ def _remove_local_tree(url: str, path: str) -> None:
 
 
 def _remove_s3_tree(fs: Any, path: str) -> None:
-    """Delete every key under the folder, and its empty marker.
+    """Delete every key under the folder, and the markers of empty folders.
 
     Ours because s3fs does not look at the errors of a bulk delete, and because
-    SeaweedFS keeps an empty folder that only the delete of its marker removes.
+    SeaweedFS keeps empty folders until their markers are deleted, inner ones first.
     """
     bucket, key, _ = fs.split_path(path)
     prefix = key.rstrip("/") + "/"
     token: dict[str, str] = {}
+    folders: set[str] = set()
     while True:
         page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
         keys = [item["Key"] for item in page.get("Contents", [])]
-        for first in range(0, len(keys), _DELETED_AT_ONCE):
-            _delete_keys(fs, bucket, keys[first : first + _DELETED_AT_ONCE])
+        folders.update(_folders_below(prefix, keys))
+        _delete_keys(fs, bucket, keys)
         if not page.get("IsTruncated"):
             break
         token = {"ContinuationToken": page["NextContinuationToken"]}
-    fs.call_s3("delete_object", Bucket=bucket, Key=prefix)
+    inner_first = sorted(folders, key=lambda folder: -folder.count("/"))
+    _delete_keys(fs, bucket, [*inner_first, prefix])
     fs.invalidate_cache()
 
 
+def _folders_below(prefix: str, keys: list[str]) -> set[str]:
+    """The folders, seen as keys, that hold some keys below a prefix.
+
+    >>> sorted(_folders_below("t/", ["t/a", "t/b/c", "t/b/d/e"]))
+    ['t/b/', 't/b/d/']
+    """
+    found: set[str] = set()
+    for key in keys:
+        folder = key.rpartition("/")[0] + "/"
+        while len(folder) > len(prefix) and folder not in found:
+            found.add(folder)
+            folder = folder[:-1].rpartition("/")[0] + "/"
+    return found
+
+
 def _delete_keys(fs: Any, bucket: str, keys: list[str]) -> None:
-    wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-    answer = fs.call_s3("delete_objects", Bucket=bucket, Delete=wanted)
-    errors = answer.get("Errors", [])
-    if errors:
-        first = errors[0]
-        raise OSError(f"{first.get('Key')!r} was not deleted: {first.get('Message')}")
+    for first in range(0, len(keys), _DELETED_AT_ONCE):
+        some = [{"Key": key} for key in keys[first : first + _DELETED_AT_ONCE]]
+        wanted = {"Objects": some, "Quiet": True}
+        answer = fs.call_s3("delete_objects", Bucket=bucket, Delete=wanted)
+        for error in answer.get("Errors", []):
+            problem = f"{error.get('Key')!r} was not deleted: {error.get('Message')}"
+            raise OSError(problem)
+
+
+def _remove_any_tree(fs: Any, path: str) -> None:
+    """Delete files, then folders from the innermost out.
+
+    Not ``fs.rm``: it takes ``[``, ``?`` and ``*`` in a name as a glob.
+    """
+    found = fs.find(path, withdirs=True, detail=True)
+    folders = {name for name, info in found.items() if info["type"] == "directory"}
+    files = [name for name in found if name not in folders]
+    if getattr(fs, "async_impl", False):
+        from fsspec.asyn import sync
+
+        sync(fs.loop, _remove_files, fs, files)
+    else:
+        for name in files:
+            fs.rm_file(name)
+    for name in sorted(folders | {path}, key=len, reverse=True):
+        with contextlib.suppress(FileNotFoundError, NotImplementedError):
+            fs.rmdir(name)
+
+
+async def _remove_files(fs: Any, names: list[str]) -> None:
+    import asyncio
+
+    for first in range(0, len(names), _STAT_THREADS):
+        some = names[first : first + _STAT_THREADS]
+        await asyncio.gather(*(fs._rm_file(name) for name in some))
 
 
 def free_bytes(url: str) -> int | None:

@@ -130,16 +130,31 @@ class _MovedUpload(AtomicFile):
 
     def _publish(self) -> None:
         self._file.close()
-        self._fs.mv(self._temporary, self._path)
+        _move(self._fs, self._temporary, self._path)
         self._fs.invalidate_cache()
 
     def _discard(self) -> None:
         try:
             self._file.close()
             if self._fs.exists(self._temporary):
-                self._fs.rm(self._temporary)
+                self._fs.rm_file(self._temporary)
         except Exception as error:
             raise store_error(self.name, error) from error
+
+
+def _move(fs: Any, source: str, target: str) -> None:
+    """Move one object: by the store's own way, or else by a copy.
+
+    fsspec's general ``mv`` would take ``[``, ``?`` and ``*`` in a name as a glob.
+    """
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.spec import AbstractFileSystem
+
+    if type(fs).mv in (AbstractFileSystem.mv, AsyncFileSystem.mv):
+        fs.cp_file(source, target)
+        fs.rm_file(source)
+    else:
+        fs.mv(source, target)
 
 
 def remove_remote_leftovers(
@@ -190,4 +205,4 @@ def _remove_temporaries(fs: Any, path: str, name_prefix: str) -> None:
     fs.invalidate_cache()
     for name in fs.ls(path, detail=False):
         if is_temporary(split_url(name)[1], name_prefix):
-            fs.rm(name)
+            fs.rm_file(name)
