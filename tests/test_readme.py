@@ -17,14 +17,13 @@ from shardbuild.cli.main import COMMANDS, main
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def split_console(block: str) -> list[tuple[str, str]]:
     """Split a console block into its commands, each with what it prints."""
     assert block.startswith("$ ")
     parts = [part.partition("\n") for part in f"\n{block}".split("\n$ ")[1:]]
-    return [(command, printed) for command, _, printed in parts]
+    return [(command, printed.rstrip("\n") + "\n") for command, _, printed in parts]
 
 
 def extras() -> set[str]:
@@ -50,15 +49,15 @@ def check_command(argv: list[str], printed: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as output:
         assert main(argv) == 0
     said = output.getvalue()
-    checker = doctest.OutputChecker()
-    assert checker.check_output(printed, said, FLAGS), f"{argv} printed:\n{said}"
+    is_true = doctest.OutputChecker().check_output(printed, said, doctest.ELLIPSIS)
+    assert is_true, f"{argv} printed:\n{said}"
 
 
 def check_python(block: str, names: dict[str, object]) -> None:
     test = doctest.DocTestParser().get_doctest(block, names, "README", "README.md", 0)
     assert test.examples
     said = io.StringIO()
-    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     runner.run(test, out=said.write, clear_globs=False)
     assert runner.failures == 0, said.getvalue()
     names.update(test.globs)

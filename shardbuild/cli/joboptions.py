@@ -113,7 +113,7 @@ def _reading(annotation: Any, parameter: inspect.Parameter) -> dict[str, Any]:
 def _help(parameter: inspect.Parameter, told: str) -> dict[str, Any]:
     if parameter.default is parameter.empty:
         return {"required": True, "help": told.replace("%", "%%")}
-    default = f"default: {parameter.default!s}"
+    default = f"default: {parameter.default!r}"
     text = f"{told} ({default})" if told else default
     return {"default": parameter.default, "help": text.replace("%", "%%")}
 
