@@ -19,7 +19,7 @@ from shardbuild.shards.decompress import compression_of
 from shardbuild.shards.index import index_url, load_index
 from shardbuild.shards.manifest import load_manifest
 from shardbuild.shards.reader import read_indexed, read_samples, scan_shard
-from shardbuild.shards.tarformat import sample_tar_bytes
+from shardbuild.shards.tarformat import BLOCK, sample_tar_bytes
 from shardbuild.storage import (
     expand_urls,
     gopen,
@@ -306,7 +306,7 @@ def _scan_index(
     keys = index.keys()
     rows = _new_rows(source, len(keys))
     rows["offset"] = index.sample_offsets[:-1]
-    rows["num_bytes"] = np.diff(index.sample_offsets)
+    rows["num_bytes"] = _ends(index) - index.sample_offsets[:-1]
     rows["body"] = _bodies(index, keys)
     samples = read_samples(
         source.url,
@@ -314,6 +314,17 @@ def _scan_index(
         key_rule=settings.key_rule,
     )
     return _with_keys(settings.order, source, rows, keys, samples), keys
+
+
+def _ends(index: ShardIndex) -> NDArray[Any]:
+    """Where each sample ends.
+
+    Before the next begins there may be more, such as the end of the first of two
+    archives that were joined.
+    """
+    last = index.sample_members[1:] - 1
+    sizes = index.member_size[last]
+    return index.member_offset[last] + (sizes + BLOCK - 1) // BLOCK * BLOCK
 
 
 def _new_rows(
