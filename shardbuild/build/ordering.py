@@ -326,16 +326,18 @@ def _even_cuts(
 # --- splitting the sort ------------------------------------------------------
 
 
-def sample_ranks(num_rows: int, salt: int, every: int = 65536) -> Ints:
+def sample_ranks(num_rows: int, salt: int) -> Ints:
     """Which rows of a sorted table stand for all: one of each stratum, at random.
 
-    At least 16 of them (or all rows), so that the sample follows the data also
-    when there are many small tables.
+    Large tables have many strata. Small ones have few, for there are many of them,
+    and what stands for 10^5 tables has to fit into the memory of one process.
 
-    >>> sample_ranks(10, 3).tolist()
-    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    >>> len(sample_ranks(10, 0)), len(sample_ranks(10_000, 0))
+    (1, 4)
+    >>> len(sample_ranks(100_000, 0)), len(sample_ranks(10**6, 0))
+    (16, 30)
     """
-    strata = min(num_rows, max(16, num_rows // every))
+    strata = min(num_rows, max(1, min(16, num_rows >> 11), num_rows >> 15))
     edges = np.linspace(0, num_rows, strata + 1).astype(np.int64)
     jitter = np.random.default_rng(salt).random(strata)
     return edges[:-1] + (jitter * np.diff(edges)).astype(np.int64)
