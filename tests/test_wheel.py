@@ -56,12 +56,15 @@ def run(*command: str | Path, cwd: Path) -> str:
 def find_interpreter(version: str) -> Path:
     """Return a Python of this version: of the PATH, of pyenv, or one uv knows."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    candidates = [
-        *sorted((pyenv / "versions").glob(f"{version}.*/bin/python")),
-        *filter(None, [shutil.which(f"python{version}")]),
-    ]
-    for candidate in map(Path, candidates):
-        asked = [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    candidates = sorted((pyenv / "versions").glob(f"{version}.*/bin/python"))
+    if on_path := shutil.which(f"python{version}"):
+        candidates.append(Path(on_path))
+    for candidate in candidates:
+        asked = [
+            str(candidate),
+            "-c",
+            "import sys; print('%d.%d' % sys.version_info[:2])",
+        ]
         said = subprocess.run(asked, capture_output=True, text=True, check=False)
         if said.stdout.strip() == version:
             return candidate
@@ -75,7 +78,7 @@ def uv() -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build in a copy of what is shipped; return the folder of what was built."""
     source = tmp_path_factory.mktemp("source")
     for name in SHIPPED:

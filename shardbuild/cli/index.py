@@ -34,7 +34,6 @@ from shardbuild.storage import exists, expand_urls, gopen, protocol_of, write_by
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
-    from typing import Self
 
     from shardbuild.shards.samples import KeyRule
     from shardbuild.storage import StorageOptions
@@ -228,8 +227,9 @@ class HashingStream(io.RawIOBase):
     """A stream that passes on another's bytes, and knows their sum afterwards.
 
     >>> stream = HashingStream(io.BytesIO(b"abc"))
-    >>> stream.read()
-    b'abc'
+    >>> stream.read(1)
+    b'a'
+    >>> stream.drain()
     >>> stream.num_bytes, stream.sha256[:8]
     (3, 'ba7816bf')
     """
@@ -240,16 +240,10 @@ class HashingStream(io.RawIOBase):
         self._digest = hashlib.sha256()
         self.num_bytes = 0
 
-    def __enter__(self) -> Self:
-        return self
-
     @property
     def sha256(self) -> str:
         """The sum of all bytes read so far, in hex."""
         return self._digest.hexdigest()
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: Any) -> int:
         num_bytes = int(self._stream.readinto(buffer))
