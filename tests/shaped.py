@@ -52,6 +52,8 @@ class Server:
         self.etags: dict[str, str] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.numbers = itertools.count(1)
+        self.active = 0
+        self.peak = 0
 
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -72,14 +74,30 @@ class Server:
         while (line := await reader.readline()).strip():
             name, _, value = line.decode().partition(":")
             headers[name.strip().lower()] = value.strip()
+        self.active += 1
+        try:
+            return await self.answer(reader, writer, method, target, headers)
+        finally:
+            self.active -= 1
+
+    async def answer(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+    ) -> bool:
+        self.peak = max(self.peak, self.active)
         body = await self.read_body(reader, writer, headers)
         split = urlsplit(target)
         path, query = unquote(split.path), dict(parse_qsl(split.query, True))
         await asyncio.sleep(self.ways.latency)
         self.ways.counts[method] = self.ways.counts.get(method, 0) + 1
         if path == "/_set":
-            counts = repr(self.ways.counts)
+            counts = repr({**self.ways.counts, "peak": self.peak})
             self.set(query)
+            self.peak = 0
             return await self.send(writer, 200, counts.encode())
         if method in ("GET", "HEAD"):
             return await self.give(writer, method, path, headers)

@@ -205,13 +205,16 @@ def _fits(request: _Request, offset: int, stop: int, max_gap: int) -> bool:
 
 def _pieces(
     offsets: Sequence[int], views: Sequence[memoryview]
-) -> Iterator[tuple[int, memoryview]]:
+) -> list[tuple[int, memoryview]]:
+    """The ranges cut into blocks, in order of offset; ranges may overlap."""
     from shardbuild.storage.ranges import BLOCK_BYTES
 
-    pairs = zip(offsets, views, strict=True)
-    for offset, view in sorted(pairs, key=lambda pair: pair[0]):
-        for first in range(0, len(view), BLOCK_BYTES):
-            yield offset + first, view[first : first + BLOCK_BYTES]
+    pieces = [
+        (offset + first, view[first : first + BLOCK_BYTES])
+        for offset, view in zip(offsets, views, strict=True)
+        for first in range(0, len(view), BLOCK_BYTES)
+    ]
+    return sorted(pieces, key=lambda piece: piece[0])
 
 
 def _after(views: list[memoryview], done: int) -> list[memoryview]:

@@ -144,6 +144,7 @@ class StreamReader(io.RawIOBase):
         self.name = url
         self._meter = current_meter()
         self._position = 0
+        self._fs = fs  # an archive's closes when it is forgotten
         self._file: Any = None
         try:
             options = {"block_size": 0} if "http" in fs.protocol else {}
