@@ -36,6 +36,8 @@ _MAX_GRAPH_KEYS = 4096
 """Tasks of a graph that a cluster is given at once."""
 _MAX_DEATHS = 20
 """Workers that may die one after the other without one task being finished."""
+_MAX_POOL_DEATHS = 5
+"""As often may all processes of a pool, which die together."""
 
 Record = "dict[str, Any]"
 
@@ -112,8 +114,9 @@ class LocalRunner:
             except BrokenProcessPool as error:
                 self.close()
                 deaths += 1
-                if deaths > _MAX_DEATHS:
-                    raise _too_many_deaths(deaths) from error
+                if deaths > _MAX_POOL_DEATHS:
+                    hint = "; a script starts them under if __name__ == '__main__'"
+                    raise _too_many_deaths(deaths, hint) from error
                 logger.warning("a worker process died; its tasks run again")
             else:
                 break
@@ -210,10 +213,10 @@ def _take(items: Iterator[Any], num_items: int) -> list[Any]:
     return [item for _, item in zip(range(num_items), items, strict=False)]
 
 
-def _too_many_deaths(deaths: int) -> ShardbuildError:
+def _too_many_deaths(deaths: int, hint: str = "") -> ShardbuildError:
     problem = (
         f"workers died {deaths} times without finishing a task: give each more "
-        "memory or use a smaller --memory, then run the same command again"
+        f"memory or use a smaller --memory, then run the same command again{hint}"
     )
     return ShardbuildError("workers", problem)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shardbuild.build.ordering import SortKey, sample_ranks
+from shardbuild.errors import StorageError
 from shardbuild.storage import read_range, write_bytes
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ _HEADER = struct.Struct("<8sQQQQ")
 _MAGIC = b"sbtable1"
 _SKETCH_STEP = 4096
 
-Rows = "NDArray[np.void]"
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -67,20 +66,20 @@ class Table:
         return (self.texts[i] if self.texts is not None else int(row["key"]), *ties)
 
     def take(self, ranks: NDArray[np.int64]) -> Table:
-        texts = self.texts and [self.texts[i] for i in ranks.tolist()]
-        return Table(self.rows[ranks], texts if self.texts is not None else None)
+        if self.texts is None:
+            return Table(self.rows[ranks])
+        return Table(self.rows[ranks], [self.texts[i] for i in ranks.tolist()])
 
     def sorted(self) -> Table:
         """The same rows in their order, which is total: no two are equal."""
         rows = self.rows
-        if self.texts is None:
-            names = ("sub", "position", "source", "key")
-            return Table(rows[np.lexsort([rows[name] for name in names])])
-        columns = [rows[n].tolist() for n in ("source", "position", "sub")]
-        ties = zip(*columns, strict=True)
-        keys = list(zip(self.texts, ties, strict=True))
-        ranks = sorted(range(len(keys)), key=keys.__getitem__)
-        return self.take(np.array(ranks, np.int64))
+        names = ("sub", "position", "source", "key")
+        ranks = np.lexsort([rows[name] for name in names])
+        if self.texts is not None:
+            # Sorting keeps the order of equal texts: what breaks ties came first.
+            by_text = sorted(ranks.tolist(), key=self.texts.__getitem__)
+            ranks = np.array(by_text, np.int64)
+        return self.take(ranks)
 
     def find(self, key: SortKey) -> int:
         """The first row of a sorted table that is not before ``key``."""
@@ -137,13 +136,19 @@ def load_slice(
     *,
     storage_options: StorageOptions | None = None,
 ) -> Table:
-    """The rows of a table from ``start`` on, up to and without ``stop``."""
+    """The rows of a table from ``start`` on, up to and without ``stop``.
+
+    Raises:
+        StorageError: it cannot be read, or is no table.
+    """
 
     def read(first: int, last: int) -> bytes:
         return read_range(url, first, last, storage_options=storage_options)
 
     head = read(0, _HEADER.size)
-    _, num_sketched, sketch_bytes, num_rows, row_bytes = _HEADER.unpack(head)
+    magic, num_sketched, sketch_bytes, num_rows, row_bytes = _HEADER.unpack(head)
+    if magic != _MAGIC:
+        raise StorageError(url, "is no table of rows: remove it, or use --overwrite")
     base = _HEADER.size + sketch_bytes
     if start is None and stop is None:
         return _parse(read(base, base + row_bytes) if row_bytes else b"", num_rows)
@@ -162,7 +167,7 @@ def load_slice(
     else:
         ends = np.frombuffer(read(ends_at + 8 * first, ends_at + 8 * last + 8), "<u8")
         texts_at = ends_at + 8 * (num_rows + 1)
-        texts = read(texts_at + int(ends[0]), texts_at + int(ends[-1]) or 1)
+        texts = read(texts_at + int(ends[0]), texts_at + int(ends[-1]))
         table = _parse(
             b"".join([rows, (ends - ends[0]).tobytes(), texts]), last - first
         )
