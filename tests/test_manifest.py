@@ -85,6 +85,11 @@ def test_a_manifest_that_widsindex_made_is_read():
     assert manifest.shards == (ShardFacts("s3://b/x.tar", 3, None, None, "0" * 32),)
 
 
+def test_a_manifest_in_the_folder_of_the_caller_lists_urls_as_they_are():
+    manifest = make_manifest([ShardFacts("sub/a.tar", 1, 10240)], "a.json")
+    assert manifest.shard_urls("a.json") == ["sub/a.tar"]
+
+
 def test_it_is_kept_at_its_url(tmp_path):
     url = f"{tmp_path}/a.json"
     manifest = make_manifest([ShardFacts(f"{tmp_path}/a.tar", 1, 10240)], url)

@@ -24,7 +24,7 @@ def names_in(folder):
 
 
 def test_shards_are_full_by_count_and_the_manifest_comes_last(tmp_path):
-    told = []
+    told: list[str] = []
     with ShardWriter(f"{tmp_path}/a-%03d.tar", maxcount=2, post=told.append) as writer:
         for i in range(4):
             assert writer.write(sample_of(i)) == 1
@@ -78,7 +78,7 @@ def test_nothing_written_leaves_no_shard_but_says_that_this_is_all(tmp_path):
 
 
 def test_an_exception_discards_the_shard_in_hand_and_writes_no_manifest(tmp_path):
-    told = []
+    told: list[str] = []
     writer = ShardWriter(f"{tmp_path}/a-%03d.tar", maxcount=2, post=told.append)
 
     def convert() -> None:

@@ -17,7 +17,7 @@ shards = st.lists(st.lists(st.text("abé/", max_size=3), max_size=30), max_size=
 
 
 def expected_duplicates(shards):
-    first = {}
+    first: dict[str, tuple[int, int]] = {}
     found = []
     for number, keys in enumerate(shards):
         for position, key in enumerate(keys):

@@ -9,6 +9,7 @@ import io
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -240,9 +241,28 @@ def test_samples_of_many_forms_share_one_shard():
     assert data == tar_by_tarfile(samples)
 
 
+def test_a_shard_of_many_samples_has_the_index_of_all():
+    samples = [{"__key__": str(i), "x": bytes(i % 3)} for i in range(10_000)]
+    data, writer = write_tar(samples)
+    assert writer.index.to_bytes() == scan_stream(io.BytesIO(data), "a").to_bytes()
+
+
+def test_a_key_and_values_of_kinds_of_text_and_bytes_are_taken_as_such():
+    class Text(str):
+        __slots__ = ()
+
+    class Bytes(bytes):
+        __slots__ = ()
+
+    data, _ = write_tar([{"__key__": Text("a"), "bin": Bytes(b"1")}])
+    assert data == tar_by_tarfile([{"__key__": "a", "bin": b"1"}])
+
+
 def test_what_is_kept_of_sizes_is_bounded(monkeypatch):
     monkeypatch.setattr(framing, "_MAX_KEPT", 8)
-    samples = [{"__key__": f"d{i % 20}/{i}", "x": bytes(i % 30)} for i in range(200)]
+    samples = [
+        {"__key__": f"d{i % 20}/{i}", f"x{i % 3}": bytes(i % 30)} for i in range(200)
+    ]
     data, _ = write_tar(samples)
     assert data == tar_by_tarfile(samples)
 
@@ -408,7 +428,7 @@ class Reluctant(io.RawIOBase):
 def test_a_stream_that_takes_few_bytes_gets_all():
     stream = Reluctant()
     samples = [{"__key__": "a", "bin": bytes(100_000)}]
-    with TarWriter(stream) as writer:
+    with TarWriter(cast("BinaryIO", stream)) as writer:
         writer.write(samples[0])
     assert bytes(stream.data) == tar_by_tarfile(samples)
 
@@ -418,7 +438,7 @@ def test_a_stream_that_fails_ends_the_shard():
         def write(self, buffer):
             raise OSError(28, "No space left on device")
 
-    writer = TarWriter(Full())
+    writer = TarWriter(cast("BinaryIO", Full()))
     with pytest.raises(OSError, match="No space"):
         writer.write({"__key__": "a", "bin": bytes(1 << 20)})
     with pytest.raises(ValueError, match="closed"):
@@ -529,7 +549,7 @@ def test_a_run_whose_rows_do_not_fit_is_refused():
 
 
 def test_what_a_scan_calls_canonical_is_what_a_writer_calls_so():
-    kinds = {
+    kinds: dict[str, tuple[dict[str, bytes], dict[str, Any]]] = {
         "usual": ({"a": b"1", "b.c": bytes(700)}, {}),
         "an owner": ({"a": b"1"}, {"user": "me"}),
         "a mode": ({"a": b"1"}, {"mode": 0o600}),

@@ -260,10 +260,6 @@ class _CountedStream:
         self.num_bytes += count
         return count
 
-    def read(self, size: int) -> bytes:
-        buffer = bytearray(size)
-        return bytes(buffer[: self.readinto(buffer)])
-
     def drain(self) -> None:
         """Read what the reader of the tar did not want."""
         buffer = bytearray(_DRAIN_BYTES)

@@ -346,19 +346,18 @@ def _compressor(url: str, compress: str | bool | None) -> Compressor | None:  # 
 
 
 def _first_twice(keys: Iterable[str], written: Iterable[str]) -> str:
+    """The first of ``keys``, one of which comes again, that does."""
     seen = set(written)
-    for key in keys:
-        if key in seen:
-            return key
-        seen.add(key)
-    raise AssertionError
+    found = ""
+    for found in keys:
+        if found in seen:
+            break
+        seen.add(found)
+    return found
 
 
 def _write_all(stream: Any, buffer: Any) -> None:
     """Write a buffer to a file that may take less than it is given."""
     rest = memoryview(buffer).cast("B")
-    while len(rest):
-        written = stream.write(rest)
-        if written is None or written == len(rest):
-            return
+    while (written := stream.write(rest)) is not None and written < len(rest):
         rest = rest[written:]
