@@ -33,10 +33,18 @@ def _share(result: Result, timing: Timing) -> Spread:
     return compare(result.timings[0].wall, timing.wall)
 
 
+def _ours(result: Result) -> Timing:
+    return next(each for each in result.timings if each.role == "ours")
+
+
 def _lead(result: Result, timing: Timing) -> Spread:
     """Tell how many times as fast as a contestant our first one is."""
-    ours = next(each for each in result.timings if each.role == "ours")
-    return compare(timing.wall, ours.wall)
+    return compare(timing.wall, _ours(result).wall)
+
+
+def _lead_in_cpu(result: Result, timing: Timing) -> Spread:
+    """Tell how many times our CPU time a contestant takes: what a busy machine spares."""
+    return compare(timing.cpu, _ours(result).cpu)
 
 
 def as_records(result: Result) -> Iterator[dict[str, Any]]:
@@ -62,6 +70,7 @@ def as_records(result: Result) -> Iterator[dict[str, Any]]:
             "baseline": result.timings[0].name,
             "share_of_baseline": asdict(_share(result, timing)),
             "ours_times_as_fast": asdict(_lead(result, timing)),
+            "times_our_cpu": asdict(_lead_in_cpu(result, timing)),
             "peak_bytes": max(timing.peak_bytes, default=None),
         }
     for verdict in result.verdicts:
@@ -95,6 +104,7 @@ def _row(result: Result, timing: Timing) -> list[str]:
         f"{share.median:.3f}",
         f"{lead.median:.3g}",
         _range(lead),
+        f"{_lead_in_cpu(result, timing).median:.3g}",
         "" if peak is None else f"{peak / MIB:,.0f}",
     ]
 
@@ -117,10 +127,10 @@ def _verdict_line(verdict: Verdict) -> str:
 def as_table(result: Result) -> str:
     """Make a table with a line per contestant, then a line per target."""
     floor = result.timings[0].name
-    ours = next(each.name for each in result.timings if each.role == "ours")
+    ours = _ours(result).name
     header = [
         "", "wall s", "min-max", "cpu s", f"{result.unit}/s", "MB/s",
-        f"of {floor}", f"{ours} is x as fast", "min-max", "peak MiB",
+        f"of {floor}", f"{ours} is x as fast", "min-max", "x in cpu", "peak MiB",
     ]  # fmt: skip
     rows = [header, *(_row(result, timing) for timing in result.timings)]
     if not any(row[-1] for row in rows[1:]):

@@ -82,7 +82,9 @@ def compare(above: Sequence[float], below: Sequence[float]) -> Spread:
     >>> compare([6.0, 12.0], [2.0, 4.0])
     Spread(median=3.0, low=3.0, high=3.0)
     """
-    return spread_of(a / b for a, b in zip(above, below, strict=True))
+    least = 1e-9  # of CPU time a clock may see none
+    pairs = zip(above, below, strict=True)
+    return spread_of(a / max(b, least) for a, b in pairs)
 
 
 def fastest(rounds: Sequence[Sequence[float]]) -> list[float]:
