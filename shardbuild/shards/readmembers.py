@@ -6,10 +6,10 @@ the words for what is wrong.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from shardbuild.errors import ShardError, TruncatedShardError
-from shardbuild.shards.samples import KeyRule, skip_reason, split_member
+from shardbuild.shards.samples import KeyRule, NameSplitter, Sample, skip_reason
 from shardbuild.shards.tarparse import (
     BLOCK,
     FILE,
@@ -27,6 +27,7 @@ from shardbuild.shards.tarparse import (
     padded,
     parse_header,
     parse_pax,
+    plain_file,
 )
 
 if TYPE_CHECKING:
@@ -56,12 +57,12 @@ class Member(NamedTuple):
 class Found(NamedTuple):
     """One whole sample."""
 
-    sample: dict[str, Any]
-    """``__key__``, and the fields if payloads were asked for."""
+    sample: Sample
+    """``__key__`` and the fields, None for each if no payloads were asked for."""
     head: int
     """Offset of its first header."""
     members: list[tuple[str, int, int]]
-    """Field, offset of the data and size of each member."""
+    """Field, offset of the data and size of each member; or payloads were asked for."""
 
 
 class MemberReader:
@@ -69,8 +70,8 @@ class MemberReader:
 
     __slots__ = (
         "_facts",
-        "_key_rule",
         "_ledger",
+        "_split",
         "_url",
         "_window",
         "is_fragment",
@@ -87,7 +88,7 @@ class MemberReader:
         self.on_member: Callable[[Member, str, str], None] | None = None
         """Called with each member of a sample, its key and field, before its data."""
         self._url = window.url
-        self._key_rule = key_rule
+        self._split = NameSplitter(key_rule).split
         self._ledger = ledger
         self._facts = facts
         self.offset: int | None = 0
@@ -104,35 +105,38 @@ class MemberReader:
             ShardError: The shard is damaged, or samples are not whole.
         """
         found: Found | None = None
+        key: str | None = None
         while member := self._next(offset):
-            offset = member.start + padded(member.size)
-            parts = self._parts_of(member)
+            head, name, start, size, kind = member
+            offset = start + padded(size)
+            parts = self._parts_of(name, kind, head)
             if parts is None:
                 continue
-            key, field = parts
-            if found is None or key != found.sample["__key__"]:
+            if parts[0] != key:
                 if found is not None:
                     yield self._closed(found)
                     max_samples -= 1
                     if not max_samples:
-                        self.offset = member.head
+                        self.offset = head
                         return
+                key = parts[0]
                 found = self._opened(key, member)
-            self._add(found, field, member, payloads=payloads)
+            assert found is not None
+            self._add(found, parts[1], member, payloads=payloads)
         after = None if self.is_fragment else self._end_of_archive(offset)
         if found is not None:
             yield self._closed(found)
         self.offset = after
 
-    def _parts_of(self, member: Member) -> tuple[str, str] | None:
+    def _parts_of(self, name: bytes, kind: str, head: int) -> tuple[str, str] | None:
         """Key and field of a member; one that has none is counted."""
-        if member.kind != FILE:
-            self._facts.skipped[member.kind] += 1
+        if kind is not FILE:
+            self._facts.skipped[kind] += 1
             return None
-        name = decode_name(member.name, self._url, member.head)
-        parts = split_member(name, self._key_rule)
+        text = decode_name(name, self._url, head)
+        parts = self._split(text)
         if parts is None:
-            self._facts.skipped[skip_reason(name)] += 1
+            self._facts.skipped[skip_reason(text)] += 1
         return parts
 
     def _opened(self, key: str, member: Member) -> Found:
@@ -145,25 +149,38 @@ class MemberReader:
         return Found({"__key__": key}, member.head, [])
 
     def _closed(self, found: Found) -> Found:
-        self._ledger.add([found.sample["__key__"]])
+        sample = found.sample
+        self._ledger.add([sample["__key__"]])
         self._facts.num_samples += 1
-        self._facts.num_members += len(found.members)
+        self._facts.num_members += len(sample) - 1
         return found
 
     def _add(self, found: Found, field: str, member: Member, *, payloads: bool) -> None:
-        if field == "__key__" or any(field == other for other, _, _ in found.members):
-            problem = f"sample {found.sample['__key__']!r} has {field!r} twice"
-            raise ShardError(self._url, problem, member.head)
-        found.members.append((field, member.start, member.size))
-        if self.on_member:
-            self.on_member(member, found.sample["__key__"], field)
+        sample = found.sample
+        head, name, start, size, _ = member
+        if field in sample:
+            problem = f"sample {sample['__key__']!r} has {field!r} twice"
+            raise ShardError(self._url, problem, head)
         if payloads:
-            what = f"member {member.name!r}"
-            data = self._window.payload(member.start, member.size, what)
-            found.sample[field] = data
+            sample[field] = self._window.payload(start, size, name)
+            return
+        sample[field] = None
+        found.members.append((field, start, size))
+        if self.on_member:
+            self.on_member(member, sample["__key__"], field)
 
     def _next(self, offset: int) -> Member | None:
         """The member whose headers begin at ``offset``; None at a zero block."""
+        window = self._window
+        window.keep = offset
+        if window.has(offset, BLOCK):
+            position = offset - window.base
+            plain = plain_file(window.buffer[position : position + BLOCK])
+            if plain is not None:
+                return Member(offset, plain[0], offset + BLOCK, plain[1], FILE)
+        return self._next_of_any_kind(offset)
+
+    def _next_of_any_kind(self, offset: int) -> Member | None:
         head = offset
         overrides: dict[str, Overrides] = {}
         while True:
@@ -178,7 +195,7 @@ class MemberReader:
             header = parse_header(block, self._url, offset)
             start = offset + BLOCK
             if header.kind not in _EXTENDED:
-                break
+                return self._overridden(header, overrides, head, start)
             if header.kind in overrides:
                 problem = f"two extended headers ({header.kind}) for one member"
                 raise ShardError(self._url, problem, offset)
@@ -188,10 +205,11 @@ class MemberReader:
                 overrides[header.kind] = said
             elif not overrides:
                 head = offset
-        return self._overridden(header, overrides, head, start)
 
     def _is_over(self, offset: int) -> bool:
-        return self._window.at_end and offset == self._window.end
+        """Whether a fragment ends here."""
+        window = self._window
+        return not window.has(offset, 1) and offset == window.end
 
     def _overridden(
         self, header: Header, overrides: dict[str, Overrides], head: int, start: int
@@ -213,9 +231,11 @@ class MemberReader:
             problem = f"an extended header of {header.size} bytes"
             raise ShardError(self._url, problem, offset)
         start = offset + BLOCK
-        what = "an extended header"
-        position = self._window.need(start, padded(header.size), what)
-        data = bytes(self._window.buffer[position : position + header.size])
+        window = self._window
+        if not window.has(start, padded(header.size)):
+            raise window.truncated("an extended header")
+        position = start - window.base
+        data = bytes(window.buffer[position : position + header.size])
         if header.kind is LONG_NAME:
             return Overrides(data.partition(b"\0")[0])
         if header.kind is LONG_LINK:
@@ -227,14 +247,14 @@ class MemberReader:
         return said
 
     def _block(self, offset: int) -> bytes:
-        try:
-            position = self._window.need(offset, BLOCK, "a header")
-        except TruncatedShardError as error:
-            if error.offset != offset:
-                raise
+        window = self._window
+        if not window.has(offset, BLOCK):
+            if window.end != offset:
+                raise window.truncated("a header")
             problem = "the shard ends without its end-of-archive blocks"
-            raise TruncatedShardError(self._url, problem, error.offset) from None
-        return bytes(self._window.buffer[position : position + BLOCK])
+            raise TruncatedShardError(self._url, problem, offset)
+        position = offset - window.base
+        return bytes(window.buffer[position : position + BLOCK])
 
     def _end_of_archive(self, offset: int) -> int | None:
         """Check the end blocks; give where another archive begins after them."""

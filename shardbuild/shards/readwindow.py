@@ -84,30 +84,27 @@ class Window:
             self.at_end = not count
             self.end += count
 
-    def need(self, start: int, num_bytes: int, what: str) -> int:
-        """Have these bytes in the window; give their position in ``buffer``.
-
-        Raises:
-            TruncatedShardError: The stream ends before them.
-        """
+    def has(self, start: int, num_bytes: int) -> bool:
+        """Have these bytes in the window, if the stream has them."""
         stop = start + num_bytes
         if stop > self.end or start < self.base:
             keep = min(self.keep, start)
             self.fill(keep, min(max(stop - keep, self.ahead), WINDOW_BYTES))
-            if stop > self.end:
-                raise self.truncated(what)
-        return start - self.base
+        return stop <= self.end
 
-    def payload(self, start: int, size: int, what: str) -> bytes:
+    def payload(self, start: int, size: int, name: bytes) -> bytes:
         """Give a member's bytes; what lies before them may be forgotten.
 
         Raises:
             TruncatedShardError: The stream ends before they do.
         """
         self.keep = start
-        if start + size > self.end and size > _DIRECT_BYTES:
-            return self._large_payload(start, size, what)
-        position = self.need(start, size, what)
+        if start + size > self.end:
+            if size > _DIRECT_BYTES:
+                return self._large_payload(start, size, name)
+            if not self.has(start, size):
+                raise self.truncated(f"member {name!r}")
+        position = start - self.base
         return bytes(self.buffer[position : position + size])
 
     def truncated(self, what: str) -> TruncatedShardError:
@@ -128,7 +125,7 @@ class Window:
     def _read(self, view: memoryview) -> int:
         raise NotImplementedError
 
-    def _large_payload(self, start: int, size: int, what: str) -> bytes:
+    def _large_payload(self, start: int, size: int, name: bytes) -> bytes:
         raise NotImplementedError
 
 
@@ -145,8 +142,8 @@ class BufferWindow(Window):
     def fill(self, start: int, num_bytes: int = WINDOW_BYTES) -> None:
         """Do nothing: all is there."""
 
-    def _large_payload(self, start: int, size: int, what: str) -> bytes:
-        raise self.truncated(what)
+    def _large_payload(self, start: int, size: int, name: bytes) -> bytes:
+        raise self.truncated(f"member {name!r}")
 
 
 class StreamWindow(Window):
@@ -176,7 +173,7 @@ class StreamWindow(Window):
             self.end += count
         self.base = start
 
-    def _large_payload(self, start: int, size: int, what: str) -> bytes:
+    def _large_payload(self, start: int, size: int, name: bytes) -> bytes:
         # Grows as bytes come, so that a header cannot ask for memory by a number.
         whole = io.BytesIO()
         view = memoryview(self.buffer)
@@ -185,7 +182,7 @@ class StreamWindow(Window):
             self.fill(start, min(stop - start, WINDOW_BYTES))
             count = min(self.end, stop) - start
             if not count:
-                raise self.truncated(what)
+                raise self.truncated(f"member {name!r}")
             whole.write(view[:count])
             start += count
         return whole.getvalue()
@@ -223,10 +220,10 @@ class FileWindow(Window):
         self.base = self.end = start
         self.at_end = False
 
-    def _large_payload(self, start: int, size: int, what: str) -> bytes:
+    def _large_payload(self, start: int, size: int, name: bytes) -> bytes:
         if start + size > self._size:
             self.end = self._size
-            raise self.truncated(what)
+            raise self.truncated(f"member {name!r}")
         if self.hopping:
             # What lay between two large payloads will do so again.
             between = min(max(start - self._after, BLOCK), _MAX_HOP_BYTES)
@@ -236,9 +233,9 @@ class FileWindow(Window):
         self._meter.count_read(len(data))
         if len(data) == size:
             return data
-        return self._by_pieces(data, start, size, what)
+        return self._by_pieces(data, start, size, name)
 
-    def _by_pieces(self, data: bytes, start: int, size: int, what: str) -> bytes:
+    def _by_pieces(self, data: bytes, start: int, size: int, name: bytes) -> bytes:
         """Go on where one ``pread`` stopped: they end at 2 GiB at the latest."""
         whole = io.BytesIO()
         while data:
@@ -251,5 +248,5 @@ class FileWindow(Window):
             self._meter.count_read(len(data))
         if whole.tell() < size:
             self.end = start + whole.tell()
-            raise self.truncated(what)
+            raise self.truncated(f"member {name!r}")
         return whole.getvalue()

@@ -19,6 +19,7 @@ from typing import Any, Literal
 __all__ = [
     "KEY_RULES",
     "KeyRule",
+    "NameSplitter",
     "Sample",
     "base_plus_ext",
     "is_meta",
@@ -87,6 +88,55 @@ def split_member(name: str, key_rule: KeyRule = "first-dot") -> tuple[str, str] 
     if parts is None or is_meta(name):
         return None
     return parts[0], parts[1].lower()
+
+
+class NameSplitter:
+    """`split_member` for names that come sample by sample: twice as fast.
+
+    A name that begins as the one before it did belongs to the same key, if what
+    is left is an extension.
+
+    >>> splitter = NameSplitter()
+    >>> [splitter.split(name) for name in ("a/7.JPG", "a/7.seg.png", "a/8.jpg")]
+    [('a/7', 'jpg'), ('a/7', 'seg.png'), ('a/8', 'jpg')]
+    """
+
+    __slots__ = ("_key", "_known", "_prefix", "_rule", "_without")
+
+    def __init__(self, key_rule: KeyRule = "first-dot") -> None:
+        self._rule = key_rule
+        self._without = "/" if key_rule == "first-dot" else "./"
+        self._prefix = _NO_PREFIX
+        self._key = ""
+        # Fields by what is written after the dot, lower-cased once.
+        self._known: dict[str, str] = {}
+
+    def split(self, name: str) -> tuple[str, str] | None:
+        """Do as `split_member` does."""
+        if name.startswith(self._prefix):
+            rest = name[len(self._prefix) :]
+            field = self._known.get(rest) or self._field(rest)
+            if field is not None:
+                return self._key, field
+        parts = base_plus_ext(name, self._rule)
+        if parts is None or is_meta(name):
+            return None
+        key, rest = parts
+        self._key = key
+        # Whether a name that begins with low lines is meta, its end may decide.
+        is_simple = not key.startswith("__")
+        self._prefix = name[: len(name) - len(rest)] if is_simple else _NO_PREFIX
+        return key, rest.lower()
+
+    def _field(self, rest: str) -> str | None:
+        if any(sign in rest for sign in self._without):
+            return None
+        field = self._known[rest] = rest.lower()
+        return field
+
+
+_NO_PREFIX = "\0"
+"""What no name begins with."""
 
 
 def skip_reason(name: str) -> str:

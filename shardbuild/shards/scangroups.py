@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from shardbuild.shards.samples import KeyRule, base_plus_ext, is_meta, skip_reason
+from shardbuild.shards.samples import KeyRule, NameSplitter, skip_reason
 from shardbuild.shards.scanextended import Files, files_of
 from shardbuild.shards.scanheaders import IS_OTHER, IS_WITHOUT_DATA, Bytes, Chain, Ints
 from shardbuild.shards.tarparse import BLOCK, kind_of_type
@@ -29,8 +29,6 @@ _MIN_PATTERNED: Final = 4
 _MAX_MEMBERS: Final = 64
 _NAME_BYTES: Final = 100
 _DOT, _SLASH, _LOW_LINE = b"./_"
-_NOTHING: Final = "\0"
-"""What no name begins with."""
 
 
 class Run(NamedTuple):
@@ -238,64 +236,44 @@ class _Grouping:
         "_bounds",
         "_fields",
         "_firsts",
-        "_key_rule",
+        "_key",
         "_keys",
-        "_known",
         "_members",
-        "_prefix",
         "_skipped",
+        "_split",
         "_taken",
     )
 
     def __init__(self, key_rule: KeyRule) -> None:
-        self._key_rule = key_rule
+        self._split = NameSplitter(key_rule).split
+        self._key: str | None = None
         self._keys: list[str] = []
         self._fields: list[str] = []
         self._bounds: list[int] = []
         self._members: list[int] = []
         self._firsts: list[int] = []
         self._skipped: list[int] = []
-        self._prefix = _NOTHING
         self._taken: set[str] = set()
-        # Fields by the rest of a name, where a rest can be taken by itself.
-        self._known: dict[str, str | None] = {}
 
     def add(self, i: int, name: str) -> bool:
         """Take file ``i``; False if it has to be refused."""
-        field = None
-        if name.startswith(self._prefix):
-            rest = name[len(self._prefix) :]
-            field = self._known.get(rest)
-            if field is None and rest not in self._known:
-                field = self._known[rest] = self._field(rest)
-        if field is None:
-            parts = base_plus_ext(name, self._key_rule)
-            if parts is None or is_meta(name):
-                self._skipped.append(i)
-                return True
-            key, rest = parts
-            field = rest.lower()
-            if not self._keys or key != self._keys[-1]:
-                self._open(i, key)
-            prefix = name[: len(name) - len(rest)]
-            # Of such a key's members the whole name may yet be a meta name.
-            self._prefix = _NOTHING if key.startswith("__") else prefix
-        if field in self._taken or field == "__key__":
+        parts = self._split(name)
+        if parts is None:
+            self._skipped.append(i)
+            return True
+        key, field = parts
+        if key != self._key:
+            self._key = key
+            self._keys.append(key)
+            self._bounds.append(len(self._fields))
+            self._firsts.append(i)
+            self._taken = {"__key__"}
+        if field in self._taken:
             return False
         self._taken.add(field)
         self._fields.append(field)
         self._members.append(i)
         return True
-
-    def _open(self, i: int, key: str) -> None:
-        self._keys.append(key)
-        self._bounds.append(len(self._fields))
-        self._firsts.append(i)
-        self._taken = set()
-
-    def _field(self, rest: str) -> str | None:
-        dots = "/" if self._key_rule == "first-dot" else "./"
-        return None if any(dot in rest for dot in dots) else rest.lower()
 
     def finish(self, names: list[str]) -> _Grouped | None:
         """All samples but the last."""

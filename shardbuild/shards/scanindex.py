@@ -152,7 +152,8 @@ class FormJudge:
         end = member.start + member.size
         self._last, self._stop = (key, field), member.start + padded(member.size)
         num_bytes = self._stop - end
-        position = window.need(end, num_bytes, f"member {name!r}") if num_bytes else 0
+        window.keep = end
+        position = end - window.base if window.has(end, num_bytes) else 0
         rest = bytes(window.buffer[position : position + num_bytes])
         self.canonical = is_next and _is_ours(field) and not rest.strip(b"\0")
 

@@ -39,6 +39,7 @@ __all__ = [
     "padded",
     "parse_header",
     "parse_pax",
+    "plain_file",
 ]
 
 BLOCK: Final = 512
@@ -81,6 +82,11 @@ _POSIX: Final = b"ustar\x0000"
 _MAX_SIZE: Final = 2**62
 _BASE_256: Final = 0x80
 
+# Name, size, checksum; the kind of a file, POSIX magic, no prefix.
+_plain = re.compile(
+    rb"(.{100}).{24}([0-7]{11})[\0 ].{12}([0-7]{6})\0 0.{100}ustar\x0000.{80}\0",
+    re.DOTALL,
+)
 _strict_sum = re.compile(rb"[0-7]{6}\0 |[0-7]{7}\0")
 _loose_sum = re.compile(rb" *([0-7]+)[\0 ]*")
 _octal = re.compile(rb" *([0-7]*)[ ]*(?:\0.*)?", re.DOTALL)
@@ -146,6 +152,25 @@ def parse_header(block: bytes, url: str, offset: int) -> Header:
     if block[156] == 0 and name.endswith(b"/"):
         return Header(name, 0, DIRECTORY)
     return Header(name, size, kind)
+
+
+def plain_file(block: bytes | memoryview) -> tuple[bytes, int] | None:
+    """Name and size, if a block is the plain header of a file in canonical form.
+
+    >>> from tarfile import GNU_FORMAT, USTAR_FORMAT, TarInfo
+    >>> plain_file(TarInfo("a/7.jpg").tobuf(USTAR_FORMAT))
+    (b'a/7.jpg', 0)
+    """
+    match = _plain.match(block)
+    if match is None:
+        return None
+    # The low half of adler32 is the sum plus 1, modulo 65521: exact to 256 bytes.
+    # The checksum itself counts as eight spaces.
+    claimed = match[3]
+    total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF)
+    if total + 222 - sum(claimed) != int(claimed, 8):
+        return None
+    return match[1].partition(b"\0")[0], int(match[2], 8)
 
 
 def kind_of_type(type_byte: int) -> str:
@@ -263,10 +288,8 @@ def _sum_problem(block: bytes) -> str | None:
         if not match or (block[257:265] == _POSIX and block[124] != ord(" ")):
             return f"not a tar header: {field!r} is no checksum"
         claimed = int(match[1], 8)
-    # The low half of adler32 is the sum plus 1, modulo 65521: exact to 256 bytes.
-    # The checksum itself counts as eight spaces.
     total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
-    total += 256 - sum(field)
+    total += 256 - sum(field)  # see `plain_file`
     if total == claimed:
         return None
     signed = total - 256 * sum(byte > 127 for byte in block)
