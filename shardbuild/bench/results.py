@@ -43,7 +43,7 @@ def _lead(result: Result, timing: Timing) -> Spread:
 
 
 def _lead_in_cpu(result: Result, timing: Timing) -> Spread:
-    """Tell how many times our CPU time a contestant takes: what a busy machine spares."""
+    """Tell how many times our CPU time it takes: a busy machine spares this ratio."""
     return compare(timing.cpu, _ours(result).cpu)
 
 
