@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardbuild.errors import StorageError
-from shardbuild.storage import RangeSource, fetch, metered, read_range, write_bytes
+from shardbuild.storage import RangeSource, metered, read_range, write_bytes
 from shardbuild.storage.ranges import BLOCK_BYTES
 
 DATA = random.Random(1).randbytes(2 * BLOCK_BYTES + 100)
@@ -24,7 +24,9 @@ _ranges = st.lists(st.tuples(st.integers(0, 999), st.integers(0, 60)), max_size=
 def fetched(url, wanted, options=None, **more) -> list[bytes]:
     buffers = [bytearray(size) for _, size in wanted]
     with RangeSource(url, options, **more) as source:
-        source.read_into([start for start, _ in wanted], list(map(memoryview, buffers)))
+        source.read_into(
+            [start for start, _ in wanted], [memoryview(buffer) for buffer in buffers]
+        )
     return [bytes(buffer) for buffer in buffers]
 
 
@@ -80,7 +82,7 @@ def test_short_reads_are_gone_on_with(local, monkeypatch):
     def short(fd, views, offset):
         return preadv(fd, [views[0][:7]], offset)
 
-    monkeypatch.setattr(fetch.os, "preadv", short)
+    monkeypatch.setattr(os, "preadv", short)
     wanted = [(0, 20), (20, 3), (23, 30), (500, 5)]
     assert fetched(local, wanted) == expected(wanted)
 

@@ -23,7 +23,6 @@ from shardbuild.storage import (
     remove_leftovers,
     write_bytes,
 )
-from shardbuild.storage import publish as publish_module
 
 
 def names(folder: Path) -> list[str]:
@@ -253,7 +252,7 @@ def test_an_error_at_any_step_leaves_nothing(tmp_path, monkeypatch, step):
     file = open_atomic(url, durable=True)
     file.write(b"1")
     with monkeypatch.context() as patch:
-        patch.setattr(publish_module.os, step, fail)
+        patch.setattr(os, step, fail)
         with pytest.raises(StorageError, match="no space left on the device") as caught:
             _write_all_ways(file)
     assert caught.value.url == url
@@ -278,8 +277,8 @@ def test_short_writes_are_gone_on_with(tmp_path, monkeypatch):
         return writev(fd, [b"".join(buffers)[:4]])
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish_module.os, "write", short_write)
-        patch.setattr(publish_module.os, "writev", short_writev)
+        patch.setattr(os, "write", short_write)
+        patch.setattr(os, "writev", short_writev)
         with open_atomic(f"{tmp_path}/x") as file:
             assert file.write(b"0123456789") == 10
             assert file.writev([b"ab", b"", b"cdefg", b"hij"]) == 10

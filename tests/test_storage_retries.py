@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from shardbuild.storage import retries
 from shardbuild.storage.retries import retried
 
 
@@ -20,7 +19,7 @@ def waits(monkeypatch):
         asked.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(retries.asyncio, "sleep", note)
+    monkeypatch.setattr(asyncio, "sleep", note)
     return asked
 
 

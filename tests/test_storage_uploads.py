@@ -197,7 +197,7 @@ def test_a_lost_answer_is_asked_for_again(s3_bucket, monkeypatch, method):
     import s3fs
 
     call = s3fs.S3FileSystem._call_s3
-    lost = []
+    lost: list[str] = []
 
     async def losing(self, name, *akwarglist, **kwargs):
         answer = await call(self, name, *akwarglist, **kwargs)

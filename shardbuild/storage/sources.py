@@ -11,7 +11,6 @@ import asyncio
 import os
 import threading
 from concurrent.futures import Future
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.errors import StorageError
@@ -25,12 +24,13 @@ from shardbuild.storage.filesystems import (
 from shardbuild.storage.retries import retried
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from shardbuild.storage.meter import Meter
     from shardbuild.storage.urlparts import StorageOptions
 
-    _Beginning = tuple[int | None, Coroutine[Any, Any, bytes] | None]
+    # The size, and an opened answer whose body is still to be read.
+    _Beginning = tuple[int | None, Any]
 
 __all__ = ["NoRangesError", "Source", "open_source"]
 
@@ -61,8 +61,14 @@ class Source:
         Where the answer to a first range tells the size, that is all one
         request. The size is None when the server tells none, or no ranges.
         """
-        size, body = self._wait(self._submit(self._begin(stop)))
-        return size, None if body is None else self._submit(body)
+        size, opened = self._wait(self._submit(self._begin(stop)))
+        if opened is None:
+            return size, None
+        first = self._submit(self._first(min(stop, size), opened))
+        # Nobody else lets go of the connection when this is never read.
+        loop = self._fs.loop
+        first.add_done_callback(lambda _: loop.call_soon_threadsafe(opened.close))
+        return size, first
 
     def start(self, start: int, stop: int) -> Future[bytes]:
         """Begin to fetch a range; its answer is never shorter or longer."""
@@ -132,10 +138,10 @@ class Source:
         info = await self._fs._info(self._path)
         return self._size_in(info)
 
-    async def _first(self, stop: int, read: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def _first(self, stop: int, opened: Any) -> bytes:
         """The body of the first answer; fetched anew when it breaks off."""
         try:
-            data = await read()
+            data = await _read_body(opened)
         except Exception as error:
             if is_permanent(error):
                 raise
@@ -185,7 +191,7 @@ class _S3Source(Source):
         if size is None:
             body.close()
             return None, None
-        return size, self._first(min(stop, size), partial(_read_body, body))
+        return size, body
 
     async def _get(self, start: int, stop: int) -> bytes:
         answer = await self._ask(Range=f"bytes={start}-{stop - 1}")
@@ -253,7 +259,7 @@ class _HttpSource(Source):
         if size is None:
             answer.close()
             return None, None
-        return size, self._first(min(stop, size), partial(_read_body, answer))
+        return size, answer
 
     async def _get(self, start: int, stop: int) -> bytes:
         return await _read_body(await self._ask(start, stop))

@@ -102,8 +102,8 @@ def path_span(url: str) -> tuple[int, int]:
 
 def next_link(url: str, start: int) -> int:
     """Where the ``::`` stands that ends the link that holds ``start``."""
-    match = re.search(r"::(?=[a-z][a-z0-9+.\-]*(?:://|::))", url[start:])
-    return start + match.start() if match else len(url)
+    end = url.find("::", start)
+    return len(url) if end < 0 else end
 
 
 def join_url(base: str, name: str) -> str:
