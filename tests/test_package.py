@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import shardbuild
+from shardbuild.storage import filesystems
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "shardbuild").rglob("*.py"))
@@ -133,6 +135,14 @@ def code_lines(path: Path) -> set[int]:
             lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     text = path.read_text().splitlines()
     return {n for n in lines if text[n - 1].strip() and text[n - 1].strip()[0] != "#"}
+
+
+def test_each_extra_that_an_error_names_is_there():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"]
+    for package, extra in filesystems._EXTRAS.values():
+        assert extras[extra].startswith(package)
 
 
 def test_the_versions_agree():
