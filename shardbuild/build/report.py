@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,15 @@ from shardbuild.errors import ManifestError, ShardbuildError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("kmgtpe", start=1)
+    for suffix, base in (("b", 1000), ("ib", 1024))
+}
+_SIZE = re.compile(
+    r"\s*(\d[\d_]*(?:\.\d+)?(?:e\+?\d+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +216,27 @@ def format_bytes(num_bytes: float) -> str:
     '12 B'
     """
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
-        if abs(num_bytes) < 1000 or unit == "PB":
+        if round(num_bytes, 2) < 1000 or unit == "PB":
             break
         num_bytes /= 1000
     return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.2f} {unit}"
+
+
+def parse_bytes(text: str) -> int:
+    """Read a number of bytes as people write it: the reverse of `format_bytes`.
+
+    Raises:
+        ValueError: it is no size, not a whole number of bytes, or none at all.
+
+    >>> parse_bytes("1GB"), parse_bytes("512 MiB"), parse_bytes("3e9")
+    (1000000000, 536870912, 3000000000)
+    """
+    match = _SIZE.fullmatch(text)
+    factor = _UNITS.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        problem = "is no size: write a number of bytes, or with a unit 1GB or 1GiB"
+        raise ValueError(f"{text!r} {problem}")
+    num_bytes = decimal.Decimal(match[1]) * factor
+    if num_bytes < 1 or num_bytes != int(num_bytes):
+        raise ValueError(f"{text!r} is not a whole number of bytes above 0")
+    return int(num_bytes)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import operator
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from shardbuild.build.jobs import Job, describe_transform
 from shardbuild.build.ordering import Limits, Order, parse_order
+from shardbuild.build.report import parse_bytes
 from shardbuild.errors import PlanError
 from shardbuild.shards.manifest import manifest_url, report_url
 from shardbuild.shards.samples import KeyRule
-from shardbuild.storage import join_url, split_url
+from shardbuild.storage import join_url, protocol_of, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +27,8 @@ DEFAULT_MEMORY = 128 << 20
 _DEFAULT_MAXSIZE = 1_000_000_000
 _END_BYTES = 1024
 _RECORD_BYTES = 10240
+_MAX_MAXSIZE = 10**12
+_NUMBER = re.compile(r"%(?:0\d+)?d")
 
 
 class BuildOptions(TypedDict, total=False):
@@ -34,14 +39,16 @@ class BuildOptions(TypedDict, total=False):
                         ``"sort:FIELD[:text|int|float]"``
     seed                int; which shuffle (default 0)
     maxcount            most samples in an output shard
-    maxsize             most bytes of an output shard on disk (as a tar);
-                        without both, shards of the input stay as they are if
-                        that can be, else shards of 1 GB are written
+    maxsize             most bytes of an output shard on disk (as a tar), such as
+                        ``10**9`` or ``"1GB"``; without both, shards of the input
+                        stay as they are if that can be, else shards of 1 GB are
+                        written
     method              ``"auto"``, ``"stream"``, ``"gather"`` or ``"spill"``
     errors              what a bad sample or a damaged shard does: ``"raise"``
                         (default), ``"skip"`` or ``"quarantine"``
     max_errors          more of them than this fail the run
-    memory              bytes of samples that one task may hold (default 128 MiB)
+    memory              bytes of samples that one task may hold (default
+                        ``"128MiB"``)
     overwrite           True: replace what is at the destination
     rekey               True: put the number of the input shard before each key
     label_from          ``"folder"``: add a ``cls`` to each sample of a folder
@@ -55,11 +62,11 @@ class BuildOptions(TypedDict, total=False):
     order: str
     seed: int
     maxcount: int | None
-    maxsize: float | None
+    maxsize: float | str | None
     method: Method
     errors: ErrorPolicy
     max_errors: int | None
-    memory: int | None
+    memory: float | str | None
     overwrite: bool
     rekey: bool
     label_from: Literal["folder"] | None
@@ -86,8 +93,8 @@ class Settings:
     rekey: bool
     label_from: Literal["folder"] | None
     key_rule: KeyRule
-    storage_options: StorageOptions | None
-    transform: Callable[[Any], Any] | None = None
+    storage_options: StorageOptions | None = field(hash=False)
+    transform: Callable[[Any], Any] | None = field(default=None, hash=False)
 
     @property
     def manifest(self) -> str:
@@ -178,18 +185,19 @@ def read_settings(
     'out/.a.build'
     """
     _check_pattern(pattern)
+    _check_names(options)
     if isinstance(transform, Job) and transform.transform is None:
         transform = None
-    maxsize = options.get("maxsize")
+    seed = options.get("seed")
     settings = Settings(
         pattern=pattern,
-        order=parse_order(options.get("order", "keep"), options.get("seed", 0)),
-        maxcount=options.get("maxcount"),
-        maxsize=None if maxsize is None else int(maxsize),
+        order=parse_order(options.get("order", "keep"), _read_int("seed", seed) or 0),
+        maxcount=_read_int("maxcount", options.get("maxcount")),
+        maxsize=_read_size("maxsize", options.get("maxsize")),
         method=options.get("method", "auto"),
         errors=options.get("errors", "raise"),
-        max_errors=options.get("max_errors"),
-        memory=options.get("memory") or DEFAULT_MEMORY,
+        max_errors=_read_int("max_errors", options.get("max_errors")),
+        memory=_read_size("memory", options.get("memory")) or DEFAULT_MEMORY,
         overwrite=options.get("overwrite", False),
         rekey=options.get("rekey", False),
         label_from=options.get("label_from"),
@@ -197,31 +205,63 @@ def read_settings(
         storage_options=options.get("storage_options"),
         transform=transform,
     )
-    _check_values(settings)
+    _check_numbers(settings)
+    _check_choices(settings)
     return settings
 
 
 def _check_pattern(pattern: str) -> None:
-    try:
-        different = pattern % 0 != pattern % 1
-    except (TypeError, ValueError):
-        different = False
-    if not different:
-        problem = "needs one place for the shard's number, such as 'train-%06d.tar'"
+    if protocol_of(pattern) in (None, "pipe"):
+        raise PlanError(pattern, "is a stream: shards need a folder to go to")
+    name = split_url(pattern)[1]
+    if len(_NUMBER.findall(name)) != 1 or pattern.count("%") != 1:
+        problem = (
+            "needs one place for the shard's number, such as 'train-%06d.tar', and no "
+            "other '%'"
+        )
         raise PlanError(pattern, problem)
 
 
-def _check_values(settings: Settings) -> None:
-    least = {
-        "maxcount": 1,
-        "maxsize": _RECORD_BYTES,
-        "memory": 1 << 20,
-        "max_errors": 0,
+def _check_names(options: BuildOptions) -> None:
+    unknown = sorted(set(options) - set(BuildOptions.__annotations__))
+    if unknown:
+        known = ", ".join(sorted(BuildOptions.__annotations__))
+        raise PlanError(f"option {unknown[0]!r}", f"there is none (there are: {known})")
+
+
+def _read_int(name: str, value: int | None) -> int | None:
+    try:
+        return None if value is None else operator.index(value)
+    except TypeError as error:
+        raise PlanError(f"{name} {value!r}", "use a whole number") from error
+
+
+def _read_size(name: str, value: float | str | None) -> int | None:
+    try:
+        if isinstance(value, str):
+            return parse_bytes(value)
+        return None if value is None else int(value)
+    except (OverflowError, TypeError, ValueError) as error:
+        problem = "use a number of bytes, or text such as '1GB' or '512MiB'"
+        raise PlanError(f"{name} {value!r}", problem) from error
+
+
+def _check_numbers(settings: Settings) -> None:
+    ranges: dict[str, tuple[int, int | None]] = {
+        "maxcount": (1, None),
+        "maxsize": (_RECORD_BYTES, _MAX_MAXSIZE),
+        "memory": (1 << 20, None),
+        "max_errors": (0, None),
     }
-    for name, smallest in least.items():
+    for name, (least, most) in ranges.items():
         value = getattr(settings, name)
-        if value is not None and value < smallest:
-            raise PlanError(f"{name} {value!r}", f"use at least {smallest}")
+        if value is not None and value < least:
+            raise PlanError(f"{name} {value!r}", f"use at least {least}")
+        if value is not None and most is not None and value > most:
+            raise PlanError(f"{name} {value!r}", f"use at most {most}")
+
+
+def _check_choices(settings: Settings) -> None:
     choices = {"method": Method, "errors": ErrorPolicy, "key_rule": KeyRule}
     for name, literal in choices.items():
         value = getattr(settings, name)
