@@ -157,6 +157,13 @@ def test_data_is_made_once(scene):
     assert scene.shards("small", 4) == scene.shards("small", 4)
 
 
+def test_shards_of_one_number_are_not_those_of_another(scene):
+    for num_shards in (4, 8):
+        urls = [str(path) for path in scene.shards("small", num_shards)]
+        assert len(urls) == num_shards
+        check_samples("all", peers.read_by_tarfile(urls, "r:"), scene.small)
+
+
 # Checks
 
 

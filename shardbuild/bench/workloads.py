@@ -74,7 +74,7 @@ class Scene:
         step = -(-len(samples) // num_shards)
         paths = []
         for number, start in enumerate(range(0, len(samples), step)):
-            path = self.folder / f"{size}-{number:06d}.tar"
+            path = self.folder / f"{size}-{number:03d}-of-{num_shards:03d}.tar"
             if not path.exists():
                 write_tar(path, samples[start : start + step], DIALECTS["ustar"])
             paths.append(path)
