@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from shardbuild.build.report import Report
 from shardbuild.errors import DestinationError, ManifestError
 from shardbuild.shards.index import index_url
+from shardbuild.shards.manifest import load_manifest
 from shardbuild.storage import (
     exists,
     join_url,
@@ -19,7 +20,6 @@ from shardbuild.storage import (
     remove_leftovers,
     remove_tree,
     split_url,
-    stat_url,
     write_bytes,
 )
 
@@ -61,6 +61,7 @@ class Destination:
         finished = self._finished()
         if finished is not None:
             self._compare(finished.identity, "the result of another command")
+            self._check_whole()
             return finished
         self._check_free()
         return None
@@ -98,6 +99,20 @@ class Destination:
         problem = f"holds {what} ({details}): use --overwrite, or another place"
         raise DestinationError(self.settings.manifest, problem)
 
+    def _check_whole(self) -> None:
+        """Refuse to call a data set finished whose shards have gone since."""
+        settings = self.settings
+        options = settings.storage_options
+        names = set(list_names(settings.folder, storage_options=options))
+        manifest = load_manifest(settings.manifest, storage_options=options)
+        missing = [shard.url for shard in manifest.shards if shard.url not in names]
+        if missing:
+            problem = (
+                f"is missing, {len(missing)} shards of {len(manifest.shards)} in all: "
+                "use --overwrite to write them again"
+            )
+            raise DestinationError(join_url(settings.folder, missing[0]), problem)
+
     def _check_free(self) -> None:
         """Refuse to write over shards that no finished run of ours accounts for."""
         taken = self._names()
@@ -112,14 +127,18 @@ class Destination:
         """Files that a run with this pattern writes, or wrote."""
         settings = self.settings
         names = list_names(settings.folder, storage_options=settings.storage_options)
-        shard = _name_pattern(split_url(settings.pattern)[1])
-        aside = re.compile(re.escape(f"{settings.stem}.quarantine-") + r".*\.tar")
+        shard = _Numbered(split_url(settings.pattern)[1])
+        aside = [
+            _Numbered(f"{settings.stem}.quarantine-{of}-%06d.tar")
+            for of in ("input", "shard")
+        ]
         beside = {split_url(url)[1] for url in (settings.manifest, settings.report)}
 
         def is_ours(name: str) -> bool:
-            bare = name.removesuffix(index_url(""))
-            ours = shard.fullmatch(bare) or aside.fullmatch(bare)
-            return name in beside or ours is not None
+            shard_name = name.removesuffix(index_url(""))
+            if name in beside or shard.matches(shard_name):
+                return True
+            return any(one.matches(name) for one in aside)
 
         return sorted(filter(is_ours, names))
 
@@ -143,8 +162,7 @@ class Destination:
         """Remove what killed processes have left half-written."""
         settings = self.settings
         options = settings.storage_options
-        name = split_url(settings.pattern)[1]
-        prefix = name[: _first_number(name)]
+        prefix = _Numbered(split_url(settings.pattern)[1]).prefix
         for one in {prefix, f"{settings.stem}."}:
             remove_leftovers(settings.folder, one, storage_options=options)
 
@@ -163,37 +181,32 @@ class Destination:
         remove(self._identity_url, storage_options=options)
         remove_tree(self.settings.state, storage_options=options)
 
-    def missing_shard(self, sizes: Mapping[str, int]) -> str | None:
-        """The first of these shards that is not there with this size."""
-        options = self.settings.storage_options
-        for url, num_bytes in sizes.items():
-            if not exists(url, storage_options=options):
-                return url
-            if stat_url(url, storage_options=options).num_bytes != num_bytes:
-                return url
-        return None
 
+class _Numbered:
+    """The names that a pattern with one number gives, and no others.
 
-def _first_number(name: str) -> int:
-    match = re.search(r"%0?\d*d", name)
-    return match.start() if match else len(name)
-
-
-def _name_pattern(name: str) -> re.Pattern[str]:
-    """What the names of shards look like.
-
-    >>> bool(_name_pattern("train-%06d.tar").fullmatch("train-000012.tar"))
-    True
+    >>> names = _Numbered("train-%06d.tar")
+    >>> names.matches("train-000012.tar"), names.matches("train-1234567.tar")
+    (True, True)
+    >>> names.matches("train-12.tar"), names.matches("train-0000012.tar")
+    (False, False)
     """
-    start = _first_number(name)
-    end = name.index("d", start) + 1
-    return re.compile(re.escape(name[:start]) + r"\d+" + re.escape(name[end:]))
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self.prefix, self._suffix = re.split(r"%\d*d", pattern)
+
+    def matches(self, name: str) -> bool:
+        number = name.removeprefix(self.prefix).removesuffix(self._suffix)
+        is_number = number.isascii() and number.isdigit()
+        return is_number and self._pattern % int(number) == name
 
 
 def make_identity(settings: Settings, plan: Plan) -> dict[str, Any]:
     """What decides the output and the state of a run, as JSON has it."""
     identity = {
         "format": FORMAT,
+        "shards": split_url(settings.pattern)[1],
         **settings.describe(),
         "errors": settings.errors,
         "memory": settings.memory,

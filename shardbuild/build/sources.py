@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,19 @@ import numpy as np
 from shardbuild.build.folders import is_folder, list_labels, read_listed, slice_folder
 from shardbuild.build.ordering import field_key, shuffle_keys
 from shardbuild.build.plan import Source
-from shardbuild.build.rows import ROW, Table
-from shardbuild.build.windows import split_windows
-from shardbuild.errors import PlanError, ShardbuildError, StorageError
+from shardbuild.build.rows import EXTENT, ROW, Table
+from shardbuild.build.windows import Containers, read_windows, split_windows
+from shardbuild.errors import (
+    ManifestError,
+    PlanError,
+    ShardbuildError,
+    ShardError,
+    StorageError,
+)
 from shardbuild.shards.decompress import compression_of
 from shardbuild.shards.index import index_url, load_index
 from shardbuild.shards.manifest import load_manifest
-from shardbuild.shards.reader import read_indexed, read_samples, scan_shard
+from shardbuild.shards.reader import read_fragment, read_samples, scan_shard
 from shardbuild.shards.tarformat import BLOCK, sample_tar_bytes
 from shardbuild.storage import (
     expand_urls,
@@ -39,12 +46,15 @@ if TYPE_CHECKING:
     from shardbuild.build.ordering import Order
     from shardbuild.build.settings import Settings
     from shardbuild.shards.index import ShardIndex
-    from shardbuild.shards.samples import Sample
+    from shardbuild.shards.samples import KeyRule, Sample
     from shardbuild.storage import StorageOptions
+
+logger = logging.getLogger(__name__)
 
 _PARALLEL = 16
 _PROBED_SAMPLES = 64
 _HEAD_BYTES = 512
+_PIECE_WINDOW_BYTES = 8 << 20
 
 
 # --- finding out what there is ------------------------------------------------
@@ -145,7 +155,9 @@ def _shard_sources(settings: Settings, spec: str, first: int) -> list[Source]:
 
     def inspect(numbered_url: tuple[int, str]) -> Source:
         number, url = numbered_url
-        has_index = split_url(index_url(url))[1] in names.get(_folder_of(url), ())
+        has_index = not _is_stream(url) and (
+            split_url(index_url(url))[1] in names[_folder_of(url)]
+        )
         try:
             facts = stat_url(url, storage_options=options)
             compressed = _is_compressed(url, has_index=has_index, options=options)
@@ -258,13 +270,39 @@ def read_source(settings: Settings, source: Source) -> Iterator[Sample]:
     if source.problem:
         raise StorageError(source.url, source.problem)
     if source.last is not None:
-        index = _index_of(settings, source)
-        positions = range(source.first, source.last)
-        return read_indexed(source.url, index, positions, storage_options=options)
+        return _read_piece(settings, source, source.last)
     if source.kind == "folder":
         listing = read_bytes(listing_url(settings, source), storage_options=options)
         return read_listed(listing.splitlines(), storage_options=options)
     return read_samples(source.url, storage_options=options, key_rule=settings.key_rule)
+
+
+def _read_piece(settings: Settings, source: Source, last: int) -> Iterator[Sample]:
+    """Samples of a part of a shard, with all checks that reading a shard makes."""
+    offsets = _index_of(settings, source).sample_offsets[source.first : last + 1]
+    extents = np.zeros(last - source.first, EXTENT)
+    extents["offset"] = offsets[:-1]
+    extents["num_bytes"] = np.diff(offsets)
+    options = settings.storage_options
+    with Containers(lambda _: source.url, storage_options=options) as containers:
+        for window, mine, _ in read_windows(extents, containers, _PIECE_WINDOW_BYTES):
+            first = int(mine["offset"][0])
+            yield from read_extent(window, source.url, first, settings.key_rule)
+
+
+def read_extent(
+    data: memoryview, url: str, offset: int, key_rule: KeyRule
+) -> Iterator[Sample]:
+    """Whole samples from some bytes of a shard that lie at ``offset`` in it.
+
+    Raises:
+        ShardError: it is damaged; the offset is that in the shard.
+    """
+    try:
+        yield from read_fragment(data, url, key_rule=key_rule)
+    except ShardError as error:
+        here = type(error)(url, error.problem, offset + error.offset)
+        raise here from error
 
 
 def scan_source(settings: Settings, source: Source) -> tuple[Table, list[str]]:
@@ -280,7 +318,11 @@ def _index_of(settings: Settings, source: Source) -> ShardIndex:
     options = settings.storage_options
     if source.has_index:
         num_bytes = None if source.last is not None else source.num_bytes
-        index = load_index(source.url, options, num_bytes=num_bytes)
+        try:
+            index = load_index(source.url, options, num_bytes=num_bytes)
+        except ManifestError as error:
+            logger.warning("%s; the shard is read instead", error)
+            index = None
         if index is not None:
             return index
     return scan_shard(source.url, storage_options=options, key_rule=settings.key_rule)

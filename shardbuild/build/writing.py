@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,14 +11,14 @@ from shardbuild.build.folders import read_listed
 from shardbuild.build.plan import window_bytes
 from shardbuild.build.report import Loss, Tally
 from shardbuild.build.sieve import new_key
+from shardbuild.build.sources import read_extent
 from shardbuild.build.windows import read_windows
 from shardbuild.errors import KeyRuleError, SampleError, ShardError, StorageError
-from shardbuild.shards.reader import read_fragment, scan_fragment
+from shardbuild.shards.reader import scan_fragment
 from shardbuild.shards.tarformat import end_of_archive
 from shardbuild.storage import open_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -151,7 +151,7 @@ class Copier:
             options = settings.storage_options
             samples = list(read_listed([bytes(data)], storage_options=options))
         else:
-            samples = _read_extent(data, url, offset, settings)
+            samples = list(read_extent(data, url, offset, settings.key_rule))
         if len(samples) != 1:
             problem = f"holds {len(samples)} samples where its index has one"
             raise ShardError(url, problem, offset)
@@ -187,18 +187,3 @@ class Copier:
             reasons=dict(self.reasons),
             losses=tuple(self.losses),
         )
-
-
-def _read_extent(
-    data: memoryview, url: str, offset: int, settings: Settings
-) -> list[Sample]:
-    """The samples of one extent; what is wrong is named by its place in the shard."""
-
-    def read() -> Iterator[Any]:
-        try:
-            yield from read_fragment(data, url, key_rule=settings.key_rule)
-        except ShardError as error:
-            here = type(error)(url, error.problem, offset + error.offset)
-            raise here from error
-
-    return list(read())
