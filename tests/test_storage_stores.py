@@ -106,6 +106,16 @@ def test_a_tree_goes_and_its_neighbours_stay(place):
     assert list_names(url, options) == ["t.tar"]
 
 
+def test_uploads_into_a_tree_are_given_up_and_others_go_on(s3_bucket):
+    fs, name = s3_bucket.filesystem()
+    fs.pipe_file(f"{name}/t/a", b"1")
+    for key in ("t/a", "t/b/c", "t2/a", "t.tar"):
+        fs.call_s3("create_multipart_upload", Bucket=name, Key=key)
+    remove_tree(s3_bucket.join("t"), s3_bucket.storage_options)
+    assert sorted(s3_bucket.pending_uploads()) == ["t.tar", "t2/a"]
+    assert s3_bucket.keys() == []
+
+
 def test_a_tree_of_more_objects_than_one_request_deletes(moto_bucket, monkeypatch):
     import s3fs
 

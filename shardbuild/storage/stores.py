@@ -194,6 +194,9 @@ def remove(url: str, storage_options: StorageOptions | None = None) -> None:
 def remove_tree(folder_url: str, storage_options: StorageOptions | None = None) -> None:
     """Delete a folder with all that is in it; a missing one is no error.
 
+    On S3 the pending uploads into it are aborted. Call it only while nobody writes
+    there.
+
     Raises:
         StorageError: Something is left, or the url names a whole bucket or disk.
     """
@@ -231,13 +234,17 @@ def _remove_local_tree(url: str, path: str) -> None:
 
 
 def _remove_s3_tree(fs: Any, path: str) -> None:
-    """Delete every key under the folder, and the markers of empty folders.
+    """Delete every key under the folder, what is on its way there, and its markers.
 
     Ours because s3fs does not look at the errors of a bulk delete, and because
     SeaweedFS keeps empty folders until their markers are deleted, inner ones first.
     """
+    from shardbuild.storage.uploads import abort_upload, pending_uploads
+
     bucket, key, _ = fs.split_path(path)
     prefix = key.rstrip("/") + "/"
+    for upload in list(pending_uploads(fs, bucket, prefix)):
+        abort_upload(fs, bucket, upload)
     token: dict[str, str] = {}
     folders: set[str] = set()
     while True:

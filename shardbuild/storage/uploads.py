@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 from shardbuild.errors import StorageError
 from shardbuild.storage.filesystems import (
@@ -16,7 +17,10 @@ from shardbuild.storage.publish import AtomicFile, is_temporary, temporary_name
 from shardbuild.storage.resumable import GcsUpload, is_zonal
 from shardbuild.storage.urlparts import StorageOptions, join_url, split_url
 
-__all__ = ["open_upload", "remove_remote_leftovers"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["abort_upload", "open_upload", "pending_uploads", "remove_remote_leftovers"]
 
 _ARCHIVES = frozenset(("zip", "tar", "libarchive", "reference", "git", "github"))
 
@@ -176,29 +180,41 @@ def remove_remote_leftovers(
 
 
 def _abort_uploads(fs: Any, path: str, name_prefix: str) -> None:
+    """Abort the uploads of names directly inside a folder."""
     bucket, key, _ = fs.split_path(path)
     folder = f"{key.rstrip('/')}/" if key.rstrip("/") else ""
-    prefix = folder + name_prefix
+    for upload in list(pending_uploads(fs, bucket, folder + name_prefix)):
+        if "/" not in upload["Key"][len(folder) :]:
+            abort_upload(fs, bucket, upload)
+
+
+def pending_uploads(fs: Any, bucket: str, prefix: str) -> Iterator[dict[str, str]]:
+    """The uploads of S3 that nobody has completed, of keys with this prefix."""
     marker: dict[str, str] = {}
     while True:
         page = fs.call_s3(
             "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **marker
         )
         for upload in page.get("Uploads", []):
-            name = upload["Key"][len(folder) :]
-            if upload["Key"].startswith(prefix) and "/" not in name:
-                fs.call_s3(
-                    "abort_multipart_upload",
-                    Bucket=bucket,
-                    Key=upload["Key"],
-                    UploadId=upload["UploadId"],
-                )
+            if upload["Key"].startswith(prefix):
+                yield upload
         if not page.get("IsTruncated"):
             return
         marker = {
             "KeyMarker": page["NextKeyMarker"],
             "UploadIdMarker": page["NextUploadIdMarker"],
         }
+
+
+def abort_upload(fs: Any, bucket: str, upload: Mapping[str, str]) -> None:
+    """Abort an upload; one that has gone by now is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        fs.call_s3(
+            "abort_multipart_upload",
+            Bucket=bucket,
+            Key=upload["Key"],
+            UploadId=upload["UploadId"],
+        )
 
 
 def _remove_temporaries(fs: Any, path: str, name_prefix: str) -> None:
