@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -45,20 +44,12 @@ except OSError:
 
 
 def _process(name: str, case: Case, code: str) -> Contestant:
-    """Make a contestant that runs Python code in a new process.
-
-    Bytecode is kept from the first run on, as it is where packages are installed,
-    whatever this environment does.
-    """
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(case.folder / "bytecode")}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    """Make a contestant that runs Python code in a new process."""
     arguments = [case.urls[0], str(case.num_samples)]
     command = [sys.executable, "-c", code + _PEAK, *arguments]
 
     def run() -> int | None:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ShardbuildError(name, f"failed: {done.stderr[-2000:]}")
         return int(done.stdout) * 1024 if done.stdout.strip() else None

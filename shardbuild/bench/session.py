@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +17,18 @@ from shardbuild.bench.targets import Verdict, judge
 from shardbuild.bench.timing import Contestant, Role, Timing, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from shardbuild.bench.workloads import Scene, Workload
 
-__all__ = ["Machine", "Result", "describe_machine", "run_workload", "scratch_folder"]
+__all__ = [
+    "Machine",
+    "Result",
+    "describe_machine",
+    "kept_bytecode",
+    "run_workload",
+    "scratch_folder",
+]
 
 _PACKAGES = (
     "numpy", "pillow", "isal", "zstandard", "dask", "fsspec", "s3fs",
@@ -97,6 +107,39 @@ def run_workload(
         tuple(timings),
         tuple(judge(workload.name, timings)),
     )
+
+
+_STARTED = (
+    "import shardbuild.bench.catalog, shardbuild.build\n"
+    "import dask.bag, distributed, PIL.JpegImagePlugin\n"
+    "import shardbuild.shards.reader, shardbuild.shards.writer\n"
+    "try:\n"
+    "    import webdataset\n"
+    "except ModuleNotFoundError:\n"
+    "    pass\n"
+)
+
+
+@contextlib.contextmanager
+def kept_bytecode(folder: Path) -> Iterator[None]:
+    """Let processes that start here find compiled modules, as an installation does.
+
+    Some environments keep no bytecode; there every new process compiles all that it
+    imports, seconds that no user's workers need.
+
+    >>> with tempfile.TemporaryDirectory() as folder, kept_bytecode(Path(folder)):
+    ...     len(list(Path(folder).rglob("session.*.pyc")))
+    1
+    """
+    before = dict(os.environ)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    try:
+        subprocess.run([sys.executable, "-c", _STARTED], check=True)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def scratch_folder(parent: str | None) -> tempfile.TemporaryDirectory[str]:

@@ -16,7 +16,12 @@ from shardbuild.bench.results import (
     machine_line,
     machine_record,
 )
-from shardbuild.bench.session import describe_machine, run_workload, scratch_folder
+from shardbuild.bench.session import (
+    describe_machine,
+    kept_bytecode,
+    run_workload,
+    scratch_folder,
+)
 from shardbuild.bench.workloads import Scene
 from shardbuild.cli import options
 from shardbuild.errors import MissingExtraError
@@ -103,7 +108,10 @@ def run(args: argparse.Namespace) -> int:
     machine = describe_machine()
     _print(machine_record(machine) if args.json else machine_line(machine))
     missed = 0
-    with scratch_folder(args.folder) as folder:
+    with (
+        scratch_folder(args.folder) as folder,
+        kept_bytecode(Path(folder) / "bytecode"),
+    ):
         scene = Scene(Path(folder), args.samples, args.photos, args.workers, args.seed)
         for name in args.workloads or WORKLOADS:
             workload = WORKLOADS[name]
