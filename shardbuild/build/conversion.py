@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.build.destination import Destination, make_identity
 from shardbuild.build.execute import choose_scheduler, open_runner
 from shardbuild.build.ordering import choose_splitters, count_cuts
+from shardbuild.build.phases import FirstPass, Phases
 from shardbuild.build.plan import (
     Plan,
     check_fits,
@@ -24,31 +20,22 @@ from shardbuild.build.plan import (
     merge_levels,
     plan_build,
 )
-from shardbuild.build.quarantine import quarantine_url
-from shardbuild.build.report import (
-    PhaseReport,
-    Report,
-    Tally,
-    add_tallies,
-    check_conservation,
-)
-from shardbuild.build.settings import Progress, read_settings
-from shardbuild.build.sieve import budget_error
+from shardbuild.build.result import publish
+from shardbuild.build.settings import read_settings
 from shardbuild.build.sources import (
-    find_labels,
     find_sources,
     probe_sample_bytes,
     split_source,
     write_listings,
 )
+from shardbuild.build.state import level_name, write_source_urls
 from shardbuild.build.tasks import (
+    CutItem,
     MapItem,
     MergeItem,
     SortItem,
     WriteItem,
-    commit_url,
     cut_task,
-    level_name,
     load_cuts,
     map_task,
     merge_task,
@@ -56,28 +43,19 @@ from shardbuild.build.tasks import (
     sort_task,
     stream_task,
     unpack_key,
-    write_source_urls,
     write_task,
 )
 from shardbuild.errors import PlanError
-from shardbuild.shards.manifest import ShardFacts, make_manifest, save_manifest
-from shardbuild.storage import (
-    free_bytes,
-    is_remote,
-    list_names,
-    read_bytes,
-    write_bytes,
-)
+from shardbuild.storage import free_bytes, is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
     from typing import Unpack
 
     from shardbuild.build.execute import Runner
-    from shardbuild.build.plan import Source
+    from shardbuild.build.report import Report
     from shardbuild.build.settings import BuildOptions, Settings
-
-Record = dict[str, Any]
+    from shardbuild.build.state import Record
 
 
 def convert(
@@ -120,12 +98,6 @@ def convert(
     return run_build(settings, _plan(settings, src), options)
 
 
-FirstPass = Callable[
-    ["Runner", Callable[..., Record], Sequence[Any], Callable[[Record], None]], None
-]
-"""Runs the tasks that read the input: (runner, task, items, what to do when done)."""
-
-
 def run_build(
     settings: Settings,
     plan: Plan,
@@ -145,13 +117,14 @@ def run_build(
     finished = destination.find_report()
     if finished is not None:
         return finished
-    build = Build(settings, plan, options.get("progress"), first_pass)
+    phases = Phases(settings, plan, options.get("progress"), first_pass)
     with open_runner(scheduler) as runner:
-        build.check_fits(runner)
+        build = Build(settings, plan, phases, runner)
+        build.check_fits()
         destination.start()
         destination.sweep()
-        build.run(runner)
-    report = build.publish(destination)
+        build.run()
+    report = publish(build, destination)
     destination.finish()
     return report
 
@@ -181,121 +154,99 @@ def _plan(settings: Settings, src: str | Sequence[str]) -> Plan:
 
 
 class Build:
-    """One run of a plan: its phases, one after the other, and what came of them."""
+    """One run of a plan: which phases it has, and what each is given."""
 
     def __init__(
-        self,
-        settings: Settings,
-        plan: Plan,
-        progress: Callable[[Progress], None] | None = None,
-        first_pass: FirstPass | None = None,
+        self, settings: Settings, plan: Plan, phases: Phases, runner: Runner
     ) -> None:
         self.settings = settings
         self.plan = plan
-        self.phases: list[PhaseReport] = []
+        self.phases = phases
         self.first: list[Record] = []
         """Records of the pass that reads the input."""
         self.shards: list[Record] = []
         """Records of the tasks that wrote output shards."""
-        self._accounts: list[Record] = []
-        """Records of all tasks that read or wrote samples."""
-        self._progress = progress
-        self._first_pass = first_pass
-        self._started = time.perf_counter()
-        self._committed: set[str] | None = None
+        self.started = time.perf_counter()
+        self._runner = runner
 
-    # --- running ----------------------------------------------------------
-
-    def check_fits(self, runner: Runner) -> None:
+    def check_fits(self) -> None:
         """Refuse a plan that does not fit where it is to run."""
-        if self._find_committed():
+        if self.phases.is_resumed:
             return
-        local = runner.memory_limit is None
-        free = None
-        if self.settings.transform is None:
-            free = free_bytes(self.settings.folder or ".")
+        is_local = self._runner.memory_limit is None
+        is_known = self.settings.transform is None
         check_fits(
             self.plan,
-            num_workers=runner.num_workers,
-            worker_limit=runner.memory_limit,
-            available_memory=_available_memory() if local else None,
-            free_bytes=free,
+            num_workers=self._runner.num_workers,
+            worker_limit=self._runner.memory_limit,
+            available_memory=_available_memory() if is_local else None,
+            free_bytes=free_bytes(self.settings.folder or ".") if is_known else None,
         )
 
-    def run(self, runner: Runner) -> None:
+    def _phase(
+        self, name: str, task: Callable[[Settings, Any], Record], items: Sequence[Any]
+    ) -> list[Record]:
+        return self.phases.run(self._runner, name, task, items)
+
+    def run(self) -> None:
         """Run all phases that the method has."""
-        write_listings(self.settings, self.plan.sources)
+        sources = self.plan.sources
+        write_listings(self.settings, sources)
         if self.plan.method == "stream":
-            self._stream(runner)
-            return
-        if self.plan.method == "gather":
-            containers = write_source_urls(self.settings, self.plan.sources)
-            self.first = self._phase(
-                runner, "scan", scan_task, self.plan.sources, _source_number
-            )
-            tables, num_tables = "scan", len(self.plan.sources)
+            self.first = self.shards = self._phase("stream", stream_task, sources)
+        elif self.plan.method == "gather":
+            containers = write_source_urls(self.settings, sources)
+            self.first = self._phase("scan", scan_task, sources)
+            self._write("scan", self.first, containers)
         else:
-            tables, num_tables = self._spill(runner)
-            containers = tables
-        self._write(runner, tables, num_tables, containers)
+            self.first = self._map()
+            level, tables = self._merge(self.first)
+            self._write(level, tables, level)
 
-    def _stream(self, runner: Runner) -> None:
-        records = self._phase(
-            runner, "stream", stream_task, self.plan.sources, _source_number
-        )
-        self.first = records
-        self.shards = records
-
-    def _spill(self, runner: Runner) -> tuple[str, int]:
-        """Map the input to sorted runs, and merge these until they are few."""
+    def _map(self) -> list[Record]:
+        """Put the input through the job, into sorted runs."""
         settings = self.settings
         whole = self.plan.sources
         sources = [piece for one in whole for piece in split_source(settings, one)]
         groups = enumerate(group_sources(sources, settings.memory))
         items = [MapItem(n, tuple(sources[a:b])) for n, (a, b) in groups]
-        self.first = self._phase(runner, "map", map_task, items, _item_number)
-        return self._merge(runner, self.first)
+        return self._phase("map", map_task, items)
 
-    def _merge(self, runner: Runner, records: list[Record]) -> tuple[str, int]:
+    def _merge(self, tables: list[Record]) -> tuple[str, list[Record]]:
+        """Merge runs until they are few; the last level, and records of its tables."""
         level = -1
-        counts = [record["num_runs"] for record in records]
+        counts = [record["num_runs"] for record in tables]
         while merge_levels(sum(counts), self.settings.memory) and len(counts) > 1:
             level += 1
             groups = _group_runs(counts, self.settings.memory)
             items = [MergeItem(level, n, a, b) for n, (a, b) in enumerate(groups)]
-            self._phase(runner, level_name(level), merge_task, items, _item_number)
+            tables = self._phase(level_name(level), merge_task, items)
             counts = [1] * len(items)
-        return level_name(level), len(counts)
+        return level_name(level), tables
 
-    def _write(
-        self, runner: Runner, tables: str, num_tables: int, containers: str
-    ) -> None:
+    def _write(self, level: str, tables: list[Record], containers: str) -> None:
         """Sort the rows of all tables, cut the order into shards, write these."""
-        last = self._last_records if tables != level_name(-1) else self.first
-        items = self._sort_items(tables, num_tables, last)
-        parts = self._phase(runner, "sort", sort_task, items, _item_number)
+        parts = self._phase("sort", sort_task, self._sort_items(level, tables))
         num_rows = [record["num_rows"] for record in parts]
-        slices = slice_parts(num_rows, self._cuts(runner, parts))
-        writes = [WriteItem(n, containers, one) for n, one in enumerate(slices)]
-        self.shards = self._phase(runner, "write", write_task, writes, _item_number)
+        slices = slice_parts(num_rows, self._cuts(parts))
+        items = [WriteItem(n, containers, one) for n, one in enumerate(slices)]
+        self.shards = self._phase("write", write_task, items)
 
-    def _sort_items(
-        self, tables: str, num_tables: int, records: list[Record]
-    ) -> list[SortItem]:
-        num_rows = sum(record["num_rows"] for record in records)
+    def _sort_items(self, level: str, tables: list[Record]) -> list[SortItem]:
+        num_rows = sum(record["num_rows"] for record in tables)
         num_parts = count_parts(num_rows, self.settings.memory)
         sample = [
             (unpack_key(key), weight)
-            for record in records
+            for record in tables
             for key, weight in record["sample"]
         ]
         edges = [None, *choose_splitters(sample, num_parts), None]
         return [
-            SortItem(number, tables, num_tables, start, stop)
+            SortItem(number, level, len(tables), start, stop)
             for number, (start, stop) in enumerate(pairwise(edges))
         ]
 
-    def _cuts(self, runner: Runner, parts: list[Record]) -> Sequence[int]:
+    def _cuts(self, parts: list[Record]) -> Sequence[int]:
         limits = self.settings.limits
         num_rows = [record["num_rows"] for record in parts]
         total = sum(num_rows)
@@ -309,187 +260,8 @@ class Build:
                 f" that a shard of maxsize has room for: raise --maxsize"
             )
             raise PlanError(self.settings.pattern, problem)
-        self._phase(runner, "cut", cut_task, [num_rows], _no_number)
+        self._phase("cut", cut_task, [CutItem(0, tuple(num_rows))])
         return [int(cut) for cut in load_cuts(self.settings)]
-
-    # --- one phase --------------------------------------------------------
-
-    def _phase(
-        self,
-        runner: Runner,
-        name: str,
-        task: Callable[[Settings, Any], Record],
-        items: Sequence[Any],
-        number_of: Callable[[Any], int | None],
-    ) -> list[Record]:
-        """Run the tasks of a phase that no earlier run has finished.
-
-        Returns:
-            Their records, in the order of the items.
-        """
-        records: dict[str, Record] = {}
-        num_bytes = self._step_bytes(name)
-        is_first = not self.phases
-        tally = self._sum_tallies()
-
-        def account(record: Record) -> None:
-            nonlocal tally
-            records[record["task"]] = record
-            if "tally" in record:
-                tally += Tally.from_json(record["tally"])
-            self._check_budget(tally)
-            if self._progress is not None:
-                done = sum(r["read_bytes"] for r in records.values())
-                samples = sum(r.get("num_rows", 0) for r in records.values())
-                self._progress(
-                    Progress(
-                        name,
-                        len(items),
-                        len(records),
-                        max(num_bytes, done),
-                        done,
-                        samples or tally.num_written,
-                        tally.num_errors,
-                    )
-                )
-
-        names = [_task_name(name, number_of(item)) for item in items]
-        committed = self._find_committed()
-        missing = []
-        for item, one in zip(items, names, strict=True):
-            if one in committed:
-                account(self._load_record(one))
-            else:
-                missing.append(item)
-        num_resumed = len(items) - len(missing)
-        if missing:
-            run = self._first_pass if is_first and self._first_pass else _run
-            run(runner, partial(task, self.settings), missing, account)
-        ordered = [records[one] for one in names]
-        self.phases.append(_phase_report(name, ordered, num_resumed))
-        self._last_records = ordered
-        self._accounts += [record for record in ordered if "tally" in record]
-        return ordered
-
-    def _step_bytes(self, name: str) -> int:
-        return sum(step.read_bytes for step in self.plan.steps if step.name == name)
-
-    def _find_committed(self) -> set[str]:
-        if self._committed is None:
-            names = list_names(
-                self.settings.state_url("commits"),
-                storage_options=self.settings.storage_options,
-            )
-            self._committed = {name.removesuffix(".json") for name in names}
-        return self._committed
-
-    def _load_record(self, name: str) -> Record:
-        url = commit_url(self.settings, name)
-        data = read_bytes(url, storage_options=self.settings.storage_options)
-        record: Record = json.loads(data)
-        return record
-
-    def _check_budget(self, tally: Tally) -> None:
-        most = self.settings.max_errors
-        if most is not None and tally.num_errors > most:
-            raise budget_error(most)
-
-    # --- the result -------------------------------------------------------
-
-    def publish(self, destination: Destination) -> Report:
-        """Check that all is accounted for; write the report, and the manifest last."""
-        settings = self.settings
-        tally = self._tally()
-        check_conservation(settings.manifest, tally)
-        written = [record for record in self.shards if "shard" in record]
-        shards = [
-            ShardFacts(
-                settings.shard_url(record["shard"]["number"]),
-                record["shard"]["num_samples"],
-                record["shard"]["num_bytes"],
-                record["shard"]["sha256"],
-            )
-            for record in written
-        ]
-        report = Report(
-            num_read=tally.num_read,
-            num_made=tally.num_made,
-            num_written=tally.num_written,
-            num_dropped=tally.num_dropped,
-            num_quarantined=tally.num_quarantined,
-            reasons=tally.reasons,
-            losses=tally.losses,
-            num_shards=len(shards),
-            num_bytes=sum(shard.num_bytes or 0 for shard in shards),
-            seconds=time.perf_counter() - self._started,
-            method=self.plan.method,
-            order=str(settings.order),
-            manifest=settings.manifest,
-            quarantine=tuple(self._quarantine()),
-            phases=tuple(self.phases),
-            identity=destination.identity,
-        )
-        manifest = make_manifest(shards, settings.manifest, self._facts(tally, written))
-        options = settings.storage_options
-        write_bytes(settings.report, report.to_bytes(), storage_options=options)
-        save_manifest(manifest, settings.manifest, storage_options=options)
-        return report
-
-    def _tally(self) -> Tally:
-        """Counts of the whole run: what the writers lost was not written."""
-        total = self._sum_tallies()
-        if self.plan.method == "stream":
-            return total
-        written = sum(r["tally"]["num_written"] for r in self.shards)
-        return Tally(
-            total.num_read,
-            total.num_made,
-            written,
-            total.num_dropped,
-            total.num_quarantined,
-            total.reasons,
-            total.losses,
-        )
-
-    def _sum_tallies(self) -> Tally:
-        return add_tallies(Tally.from_json(r["tally"]) for r in self._accounts)
-
-    def _quarantine(self) -> Iterator[str]:
-        for record in self._accounts:
-            for name in record.get("quarantine", ()):
-                yield quarantine_url(self.settings, name)
-
-    def _facts(self, tally: Tally, written: list[Record]) -> dict[str, Any]:
-        """What the manifest says of the data: nothing that time or place decides."""
-        fields: Counter[str] = Counter()
-        for record in written:
-            fields.update(record["fields"])
-        inputs: dict[int, list[int]] = {}
-        for record in self.first:
-            for number, num_read, keys_sum in record["sources"]:
-                found = inputs.setdefault(number, [number, 0, 0])
-                found[1] += num_read
-                found[2] = (found[2] + keys_sum) % (1 << 64)
-        listed = json.dumps(sorted(inputs.values())).encode()
-        digest = hashlib.sha256(listed).hexdigest()
-        labels = {}
-        folders = {s.url for s in self.plan.sources if s.kind == "folder"}
-        if self.settings.label_from:
-            found = [find_labels(self.settings, url) or [] for url in sorted(folders)]
-            labels = {"classes": found[0] if len(found) == 1 else found}
-        return {
-            **self.settings.describe(),
-            **labels,
-            "counts": {
-                "num_read": tally.num_read,
-                "num_made": tally.num_made,
-                "num_written": tally.num_written,
-                "num_dropped": tally.num_dropped,
-                "num_quarantined": tally.num_quarantined,
-            },
-            "fields": dict(sorted(fields.items())),
-            "inputs": {"num_inputs": len(inputs), "keys_sha256": digest},
-        }
 
 
 def slice_parts(
@@ -531,46 +303,6 @@ def _group_runs(counts: Sequence[int], memory: int) -> list[tuple[int, int]]:
         held += count
     groups.append((start, len(counts)))
     return groups
-
-
-def _run(
-    runner: Runner,
-    task: Callable[..., Record],
-    items: Sequence[Any],
-    on_done: Callable[[Record], None],
-) -> None:
-    runner.run(task, items, on_done)
-
-
-def _phase_report(name: str, records: list[Record], num_resumed: int) -> PhaseReport:
-    seconds = [record["seconds"] for record in records]
-    return PhaseReport(
-        name=name,
-        num_tasks=len(records),
-        num_resumed=num_resumed,
-        seconds=sum(seconds),
-        slowest_task_seconds=max(seconds, default=0.0),
-        read_bytes=sum(record["read_bytes"] for record in records),
-        written_bytes=sum(record["written_bytes"] for record in records),
-        read_requests=sum(record["read_requests"] for record in records),
-        write_requests=sum(record["write_requests"] for record in records),
-    )
-
-
-def _task_name(phase: str, number: int | None) -> str:
-    return phase if number is None else f"{phase}-{number:06d}"
-
-
-def _source_number(source: Source) -> int:
-    return source.number
-
-
-def _item_number(item: Any) -> int:
-    return int(item.number)
-
-
-def _no_number(_item: Any) -> None:
-    return None
 
 
 def _available_memory() -> int | None:

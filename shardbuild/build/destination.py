@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from shardbuild.storage import (
     exists,
     join_url,
     list_names,
+    local_path,
+    protocol_of,
     read_bytes,
     remove,
     remove_leftovers,
@@ -44,18 +47,19 @@ class Destination:
     def find_report(self) -> Report | None:
         """The report of the run that has finished here, if it was this one.
 
-        Clears the way if ``overwrite`` says so. Leaves an unfinished run of the
-        same command as it is, to be gone on with.
+        Leaves an unfinished run of the same command as it is, to be gone on with,
+        and what is to be overwritten until `start`.
 
         Raises:
             DestinationError: something else is here.
         """
-        state = self._state()
-        if state is not None and not self.settings.overwrite:
-            self._compare(state, "an unfinished run of another command")
-            return None
+        self._check_apart()
         if self.settings.overwrite:
-            self.clear()
+            self._remove_state()
+            return None
+        state = self._state()
+        if state is not None:
+            self._compare(state, "an unfinished run of another command")
             return None
         self._remove_state()
         finished = self._finished()
@@ -99,6 +103,17 @@ class Destination:
         problem = f"holds {what} ({details}): use --overwrite, or another place"
         raise DestinationError(self.settings.manifest, problem)
 
+    def _check_apart(self) -> None:
+        """Refuse to write over an input, even if overwriting is wanted."""
+        place = _place(self.settings.folder)
+        for url, *_ in self.identity["inputs"]:
+            if protocol_of(url) in (None, "pipe"):
+                continue
+            folder, name = split_url(url)
+            if self._is_ours(name) and _place(folder) == place:
+                problem = "is an input of this run: write to another place"
+                raise DestinationError(url, problem)
+
     def _check_whole(self) -> None:
         """Refuse to call a data set finished whose shards have gone since."""
         settings = self.settings
@@ -127,20 +142,21 @@ class Destination:
         """Files that a run with this pattern writes, or wrote."""
         settings = self.settings
         names = list_names(settings.folder, storage_options=settings.storage_options)
-        shard = _Numbered(split_url(settings.pattern)[1])
-        aside = [
-            _Numbered(f"{settings.stem}.quarantine-{of}-%06d.tar")
-            for of in ("input", "shard")
+        return sorted(filter(self._is_ours, names))
+
+    def _is_ours(self, name: str) -> bool:
+        settings = self.settings
+        patterns = [
+            split_url(settings.pattern)[1],
+            f"{settings.stem}.quarantine-input-%06d.tar",
+            f"{settings.stem}.quarantine-shard-%06d.tar",
         ]
-        beside = {split_url(url)[1] for url in (settings.manifest, settings.report)}
-
-        def is_ours(name: str) -> bool:
-            shard_name = name.removesuffix(index_url(""))
-            if name in beside or shard.matches(shard_name):
-                return True
-            return any(one.matches(name) for one in aside)
-
-        return sorted(filter(is_ours, names))
+        shard = name.removesuffix(index_url(""))
+        if any(_Numbered(pattern).matches(shard) for pattern in patterns):
+            return True
+        return name in {
+            split_url(url)[1] for url in (settings.manifest, settings.report)
+        }
 
     def clear(self) -> None:
         """Remove what an earlier run with this pattern wrote, manifest first."""
@@ -153,7 +169,12 @@ class Destination:
             remove(url, storage_options=options)
 
     def start(self) -> None:
-        """Note what this run does, so that the same command can go on with it."""
+        """Note what this run does, so that the same command can go on with it.
+
+        Clears the way first, if ``overwrite`` says so.
+        """
+        if self.settings.overwrite:
+            self.clear()
         data = json.dumps(self.identity).encode()
         options = self.settings.storage_options
         write_bytes(self._identity_url, data, storage_options=options)
@@ -180,6 +201,12 @@ class Destination:
         options = self.settings.storage_options
         remove(self._identity_url, storage_options=options)
         remove_tree(self.settings.state, storage_options=options)
+
+
+def _place(folder: str) -> str:
+    """A folder by the one name that it has, whatever it is called."""
+    path = local_path(folder)
+    return folder.rstrip("/") if path is None else os.path.realpath(path)
 
 
 class _Numbered:

@@ -7,16 +7,12 @@ task that finds its record does nothing more.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shardbuild.build.ordering import cost_cuts, field_key, shuffle_key
+from shardbuild.build.ordering import cost_cuts
 from shardbuild.build.plan import window_bytes
 from shardbuild.build.quarantine import Quarantine
 from shardbuild.build.report import Tally
@@ -28,17 +24,25 @@ from shardbuild.build.rows import (
     load_slice,
     save_table,
 )
+from shardbuild.build.runs import RunSorter, RunWriter
 from shardbuild.build.sieve import Sieve
-from shardbuild.build.sources import listing_url, scan_source
-from shardbuild.build.windows import Containers, read_windows
-from shardbuild.build.writing import Copier, RunWriter
+from shardbuild.build.sources import scan_source
+from shardbuild.build.state import (
+    RUNS_PER_TASK,
+    Record,
+    committed,
+    level_name,
+    open_containers,
+    part_url,
+    run_url,
+    table_url,
+)
+from shardbuild.build.windows import read_windows
+from shardbuild.build.writing import Copier
 from shardbuild.errors import SampleError, ShardError, StorageError
-from shardbuild.shards.framing import SampleFramer, TarOptions
 from shardbuild.shards.index import save_index
 from shardbuild.shards.writer import TarWriter
 from shardbuild.storage import (
-    exists,
-    metered,
     read_bytes,
     read_range,
     remove,
@@ -46,49 +50,12 @@ from shardbuild.storage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
     from shardbuild.build.ordering import SortKey
     from shardbuild.build.plan import Source
     from shardbuild.build.settings import Settings
     from shardbuild.shards.samples import Sample
-
-Record = dict[str, Any]
-
-_RUNS_PER_TASK = 1 << 12
-_SAMPLE_OVERHEAD = 600
-_MEMBER_OVERHEAD = 250
-
-
-# --- commit records ---------------------------------------------------------
-
-
-def commit_url(settings: Settings, name: str) -> str:
-    """Where the record of a finished task is kept."""
-    return settings.state_url(f"commits/{name}.json")
-
-
-def committed(settings: Settings, name: str, work: Callable[[], Record]) -> Record:
-    """Do a task's work unless it has been done, and keep its record."""
-    options = settings.storage_options
-    url = commit_url(settings, name)
-    if exists(url, storage_options=options):
-        record: Record = json.loads(read_bytes(url, storage_options=options))
-        return record
-    started = time.perf_counter()
-    with metered() as meter:
-        record = work()
-    record |= {
-        "task": name,
-        "seconds": time.perf_counter() - started,
-        "read_bytes": meter.read_bytes,
-        "read_requests": meter.read_requests,
-        "written_bytes": meter.written_bytes,
-        "write_requests": meter.write_requests,
-    }
-    data = json.dumps(record).encode()
-    write_bytes(url, data, storage_options=options)
-    return record
 
 
 # --- items ------------------------------------------------------------------
@@ -125,6 +92,15 @@ class SortItem:
 
 
 @dataclass(frozen=True, slots=True)
+class CutItem:
+    """The whole order, to be cut into shards."""
+
+    number: int
+    num_rows: tuple[int, ...]
+    """Of each part."""
+
+
+@dataclass(frozen=True, slots=True)
 class WriteItem:
     """One output shard: slices of parts, in order."""
 
@@ -133,69 +109,6 @@ class WriteItem:
     """What the extents point to: see `open_containers`."""
     slices: tuple[tuple[int, int, int], ...]
     """(part, first row, one past the last row)"""
-
-
-# --- names in the state folder ----------------------------------------------
-
-
-def table_url(settings: Settings, tables: str, number: int) -> str:
-    """Where a table of a level is kept."""
-    return settings.state_url(f"tables/{tables}-{number:06d}")
-
-
-def part_url(settings: Settings, number: int, what: str) -> str:
-    """Where a part of the sorted order is kept."""
-    return settings.state_url(f"parts/{number:06d}.{what}")
-
-
-def run_url(settings: Settings, level: str, container: int) -> str:
-    """Where a run is kept: ``container`` numbers the task, and its runs."""
-    task, run = divmod(container, _RUNS_PER_TASK)
-    return settings.state_url(f"runs/{level}-{task:06d}-{run:04d}.tar")
-
-
-def sources_url(settings: Settings) -> str:
-    """Where the urls of all inputs are kept."""
-    return settings.state_url("sources.json")
-
-
-def open_containers(settings: Settings, kind: str) -> Containers:
-    """The runs of a level, or the inputs as they are: shards, listings of a folder.
-
-    Args:
-        settings: the options of the call.
-        kind: the name of the level, or the digest that `write_source_urls` gave.
-    """
-    options = settings.storage_options
-    if kind.startswith(("map", "merge")):
-        return Containers(partial(run_url, settings, kind), frozenset(), options)
-    if kind not in _known_sources:
-        data = read_bytes(sources_url(settings), storage_options=options)
-        _known_sources.clear()
-        _known_sources[kind] = json.loads(data)
-    known = _known_sources[kind]
-    return Containers(known["urls"].__getitem__, frozenset(known["listings"]), options)
-
-
-_known_sources: dict[str, Any] = {}
-"""The last list of sources that this process has read: it may be long."""
-
-
-def write_source_urls(settings: Settings, sources: Iterable[Source]) -> str:
-    """Say once, for all tasks, where the extents of each input are.
-
-    Returns:
-        What tasks call it by: a hash of it.
-    """
-    urls, listings = [], []
-    for source in sources:
-        is_listing = source.kind == "folder"
-        urls.append(listing_url(settings, source) if is_listing else source.url)
-        if is_listing:
-            listings.append(source.number)
-    data = json.dumps({"urls": urls, "listings": listings}).encode()
-    write_bytes(sources_url(settings), data, storage_options=settings.storage_options)
-    return hashlib.sha256(data).hexdigest()
 
 
 # --- the first pass: scan, map or stream ------------------------------------
@@ -290,75 +203,6 @@ def _map(settings: Settings, item: MapItem, samples: Iterator[Sample] | None) ->
     return {"num_runs": sorter.num_runs, **record}
 
 
-class RunSorter:
-    """Holds as many samples as memory allows; writes them as sorted runs."""
-
-    def __init__(self, settings: Settings, task: int) -> None:
-        self.settings = settings
-        self.task = task
-        self._held: list[tuple[SortKey, list[bytes], int]] = []
-        self._held_bytes = 0
-        self.num_runs = 0
-        self._tables: list[Table] = []
-        tar = TarOptions(key_rule=settings.key_rule)
-        self._framer = SampleFramer(settings.pattern, tar)
-
-    def add(self, source: Source, position: int, sub: int, sample: Sample) -> None:
-        """Hold one more sample.
-
-        Raises:
-            SampleError: it cannot be written, or has no such sort key.
-        """
-        order = self.settings.order
-        key: int | bytes = 0
-        if order.kind == "shuffle":
-            name = sample["__key__"]
-            if self.settings.rekey:
-                name = name.partition("/")[2]
-            key = shuffle_key(order.seed, name, source.number, position)
-        elif order.kind == "sort":
-            key = field_key(order, source.url, sample)
-        _, _, parts, sizes, num_bytes, _ = self._framer.frame(sample)
-        self._held.append(((key, source.number, position, sub), parts, num_bytes))
-        self._held_bytes += num_bytes + _SAMPLE_OVERHEAD + _MEMBER_OVERHEAD * len(sizes)
-        if self._held_bytes >= self.settings.memory:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._held:
-            return
-        self._held.sort(key=_first)
-        container = self.task * _RUNS_PER_TASK + self.num_runs
-        url = run_url(self.settings, "map", container)
-        rows = np.zeros(len(self._held), ROW)
-        by_text = self.settings.order.by_text
-        keys = [key for key, _, _ in self._held]
-        if not by_text:
-            rows["key"] = [key[0] for key in keys]
-        for column, name in enumerate(("source", "position", "sub"), 1):
-            rows[name] = [key[column] for key in keys]
-        rows["container"] = container
-        rows["num_bytes"] = rows["body"] = [num_bytes for _, _, num_bytes in self._held]
-        rows["offset"] = np.cumsum(rows["num_bytes"]) - rows["num_bytes"]
-        options = self.settings.storage_options
-        with RunWriter(url, storage_options=options) as run:
-            for _, parts, num_bytes in self._held:
-                run.append(parts, num_bytes)
-        texts = [bytes(key[0]) for key in keys] if by_text else None
-        self._tables.append(Table(rows, texts))
-        self.num_runs += 1
-        self._held, self._held_bytes = [], 0
-
-    def finish(self) -> Table:
-        """Write what is held; the rows of all runs."""
-        self._flush()
-        return join_tables(self._tables)
-
-
-def _first(held: tuple[SortKey, list[bytes], int]) -> SortKey:
-    return held[0]
-
-
 def stream_task(
     settings: Settings, source: Source, *, samples: Iterator[Sample] | None = None
 ) -> Record:
@@ -430,11 +274,6 @@ def merge_task(settings: Settings, item: MergeItem) -> Record:
     return record
 
 
-def level_name(level: int) -> str:
-    """What the runs and tables of a level are called; level -1 is the map tasks'."""
-    return f"merge{level}" if level >= 0 else "map"
-
-
 def _merge(settings: Settings, item: MergeItem) -> Record:
     options = settings.storage_options
     below, here = level_name(item.level - 1), level_name(item.level)
@@ -443,7 +282,7 @@ def _merge(settings: Settings, item: MergeItem) -> Record:
         for n in range(item.first, item.last)
     ]
     table = join_tables(tables).sorted()
-    container = item.number * _RUNS_PER_TASK
+    container = item.number * RUNS_PER_TASK
     url = run_url(settings, here, container)
     with (
         open_containers(settings, below) as containers,
@@ -502,12 +341,13 @@ def _sort(settings: Settings, item: SortItem) -> Record:
     return {"num_rows": len(table), "body": int(bodies.sum()), "largest": largest}
 
 
-def cut_task(settings: Settings, num_rows: list[int]) -> Record:
+def cut_task(settings: Settings, item: CutItem) -> Record:
     """Find where the output shards begin: exact, from the sizes of all samples."""
-    return committed(settings, "cut", lambda: _cut(settings, num_rows))
+    name = f"cut-{item.number:06d}"
+    return committed(settings, name, lambda: _cut(settings, item.num_rows))
 
 
-def _cut(settings: Settings, num_rows: list[int]) -> Record:
+def _cut(settings: Settings, num_rows: tuple[int, ...]) -> Record:
     limits = settings.limits
 
     def blocks() -> Iterator[np.ndarray[Any, Any]]:

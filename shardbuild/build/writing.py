@@ -15,12 +15,8 @@ from shardbuild.build.sources import read_extent
 from shardbuild.build.windows import read_windows
 from shardbuild.errors import KeyRuleError, SampleError, ShardError, StorageError
 from shardbuild.shards.reader import scan_fragment
-from shardbuild.shards.tarformat import end_of_archive
-from shardbuild.storage import open_atomic
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from numpy.typing import NDArray
 
     from shardbuild.build.quarantine import Quarantine
@@ -29,57 +25,6 @@ if TYPE_CHECKING:
     from shardbuild.errors import ShardbuildError
     from shardbuild.shards.samples import Sample
     from shardbuild.shards.writer import TarWriter
-    from shardbuild.storage import StorageOptions
-
-_FLUSH_BYTES = 1 << 20
-
-
-class RunWriter:
-    """Writes a run: a tar whose samples are in the order of their sort keys.
-
-    Unlike a shard it may hold a key twice, for a table says where each sample is.
-    """
-
-    def __init__(
-        self, url: str, *, storage_options: StorageOptions | None = None
-    ) -> None:
-        self._file = open_atomic(url, storage_options=storage_options)
-        self._parts: list[bytes] = []
-        self._pending = 0
-        self._body = 0
-
-    def append(self, parts: list[bytes], num_bytes: int) -> None:
-        """Write one sample: the parts of its frame, and how long they are."""
-        self._parts += parts
-        self._pending += num_bytes
-        if self._pending >= _FLUSH_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        self.write(b"".join(self._parts))
-        self._parts.clear()
-        self._pending = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Write samples whose bytes are ready."""
-        self._body += len(data)
-        self._file.write(data)
-
-    def __enter__(self) -> RunWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._file.discard()
-            return
-        self._flush()
-        self._file.write(end_of_archive(self._body))
-        self._file.close()
 
 
 class Copier:
