@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from shardbuild.errors import PipeError, StorageError
-from shardbuild.storage import gopen
+from shardbuild.storage import gopen, pipes
 from shardbuild.storage.pipes import PipeReader
 
 TRIALS = 50
@@ -126,11 +128,22 @@ def test_a_forgotten_reader_is_ended():
     assert process.returncode is not None
 
 
-def test_all_of_a_pipeline_is_ended(tmp_path):
-    with gopen(f"pipe:(echo $$ > {tmp_path}/pid; exec sleep 1000) | yes") as file:
-        file.read(1)
-    pid = int((tmp_path / "pid").read_text() or "0")
-    assert pid == 0 or is_dead(pid)
+def test_all_that_a_command_started_is_ended():
+    with gopen("pipe:sleep 1000 & echo $!; yes") as file:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += file.read(1)
+    deadline, pause = time.monotonic() + 60, threading.Event()
+    while not is_dead(int(line)):
+        assert time.monotonic() < deadline
+        pause.wait(0.01)
+
+
+def test_a_command_that_will_not_end_is_killed(monkeypatch):
+    monkeypatch.setattr(pipes, "_DRAIN_MILLISECONDS", 1)
+    monkeypatch.setattr(pipes, "_TERMINATE_SECONDS", 0.05)
+    with gopen("pipe:trap '' TERM PIPE; echo x; while :; do sleep 1; done") as file:
+        assert file.read(2) == b"x\n"
 
 
 def is_dead(pid: int) -> bool:
@@ -199,6 +212,8 @@ def test_readers_are_raw_binary_files(shard):
 def test_a_written_pipe_is_whole_and_judged(tmp_path):
     data = os.urandom(3 << 20)
     with gopen(f"pipe:cat > {tmp_path}/x", "wb") as file:
+        assert file.writable()
+        assert file.fileno() > 2
         assert file.write(data[:5]) == 5
         file.writev([data[5:10], memoryview(data)[10:]])  # type: ignore[attr-defined]
     assert (tmp_path / "x").read_bytes() == data
@@ -260,6 +275,8 @@ def test_a_dash_is_our_own_input_and_output():
     answer = run_python(COPY, input=data)
     assert answer.stderr == b""
     assert answer.stdout == data + b"end" + b"still open\n"
+    assert gopen("-").readable()
+    assert gopen("-", "wb").writable()
 
 
 FULL = """

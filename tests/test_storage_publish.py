@@ -150,6 +150,27 @@ def test_the_longest_name_of_a_file_system(tmp_path):
     assert names(tmp_path) == [name]
 
 
+def test_it_is_a_file_like_others(tmp_path):
+    with open_atomic(f"{tmp_path}/x") as file:
+        assert file.writable()
+        assert os.fstat(file.fileno()).st_size == 0
+        assert file.name == f"{tmp_path}/x"
+    with open_atomic("/dev/null") as file:
+        assert os.fstat(file.fileno()).st_rdev
+
+
+def test_a_discard_that_fails_does_not_hide_the_first_error(tmp_path, monkeypatch):
+    def fail(*_args):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fail)
+        with pytest.raises(KeyError) as caught:
+            write_and_fail(f"{tmp_path}/x", KeyError())
+    note = "and it could not be discarded: [Errno 5] Input/output error"
+    assert caught.value.__notes__ == [note]
+
+
 def test_a_durable_file_is_the_same_file(tmp_path):
     with open_atomic(f"{tmp_path}/x", durable=True) as file:
         file.write(b"123")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from abc import abstractmethod
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
@@ -50,8 +51,9 @@ class PartedUpload(AtomicFile):
     def _part_bytes(self) -> int:
         return PART_BYTES
 
+    @abstractmethod
     def _send(self, part: bytes) -> None:
-        raise NotImplementedError
+        """Put a full part on its way."""
 
     def _submit(self, coroutine: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._fs.loop)

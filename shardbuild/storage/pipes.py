@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from shardbuild.errors import PipeError, StorageError
 from shardbuild.storage.meter import current_meter
@@ -63,10 +63,7 @@ class _Command:
 
     def _listen(self) -> None:
         """Pass on what the command says, and keep the end of it."""
-        stream = self.process.stderr
-        if stream is None:
-            return
-        with stream:
+        with cast("IO[bytes]", self.process.stderr) as stream:
             while piece := stream.read(65536):
                 self._tail = (self._tail + piece)[-_STDERR_TAIL:]
                 with contextlib.suppress(OSError):
@@ -115,14 +112,9 @@ class PipeReader(io.RawIOBase):
         self.name = url
         self._meter = current_meter()
         self._ended = False
-        self._command: _Command | None = None
-        command = _Command(url, reads=True)
-        self._command = command
-        stdout = command.process.stdout
-        if stdout is None:
-            raise PipeError(url, "the command has no output")
-        self._fd = stdout.fileno()
-        self._stdout = stdout
+        self._command = _Command(url, reads=True)
+        self._stdout = cast("IO[bytes]", self._command.process.stdout)
+        self._fd = self._stdout.fileno()
         _widen(self._fd)
 
     def readable(self) -> bool:
@@ -132,10 +124,13 @@ class PipeReader(io.RawIOBase):
         return self._fd
 
     def readinto(self, buffer: Any) -> int:
+        """Fill the front of ``buffer``; 0 when a command that succeeded has ended.
+
+        Raises:
+            PipeError: The command has ended and failed.
+        """
         if self.closed:
             raise ValueError("I/O operation on closed file")
-        if self._command is None:
-            return 0
         num_bytes = os.readv(self._fd, (buffer,))
         if num_bytes:
             self._meter.count_read(num_bytes)
@@ -148,19 +143,19 @@ class PipeReader(io.RawIOBase):
         if self.closed:
             return
         try:
-            if self._command is not None and not self._ended:
-                self._close_early(self._command)
+            if not self._ended:
+                self._close_early()
         finally:
             self._release()
 
-    def _close_early(self, command: _Command) -> None:
+    def _close_early(self) -> None:
         """Judge a command that has ended or is about to; stop any other."""
         self._ended = True
-        if command.process.poll() not in (None, 0) or self._drain():
-            command.check()
+        if self._command.process.poll() not in (None, 0) or self._drain():
+            self._command.check()
         else:
             self._stdout.close()
-            command.end()
+            self._command.end()
 
     def _drain(self) -> bool:
         """Whether the end of the output is near: then it is read."""
@@ -175,16 +170,13 @@ class PipeReader(io.RawIOBase):
         return False
 
     def _release(self) -> None:
-        if self._command is not None:
-            self._stdout.close()
-            self._command = None
+        self._stdout.close()
         super().close()
 
     def _abandon(self) -> None:
-        command, self._ended = self._command, True
+        self._ended = True
         self._release()
-        if command is not None:
-            command.end()
+        self._command.end()
 
     def __exit__(
         self,
@@ -198,7 +190,7 @@ class PipeReader(io.RawIOBase):
             self._abandon()
 
     def __del__(self) -> None:
-        if not self.closed and getattr(self, "_command", None) is not None:
+        if not self.closed and hasattr(self, "_fd"):
             self._abandon()
 
 
@@ -213,14 +205,9 @@ class PipeWriter(io.RawIOBase):
         super().__init__()
         self.name = url
         self._meter = current_meter()
-        self._command: _Command | None = None
-        command = _Command(url, reads=False)
-        self._command = command
-        stdin = command.process.stdin
-        if stdin is None:
-            raise PipeError(url, "the command has no input")
-        self._fd = stdin.fileno()
-        self._stdin = stdin
+        self._command = _Command(url, reads=False)
+        self._stdin = cast("IO[bytes]", self._command.process.stdin)
+        self._fd = self._stdin.fileno()
         _widen(self._fd)
 
     def writable(self) -> bool:
@@ -230,15 +217,21 @@ class PipeWriter(io.RawIOBase):
         return self._fd
 
     def write(self, data: Any) -> int:
-        """Write all of ``data``."""
-        command = self._open_command()
+        """Write all of ``data``.
+
+        Raises:
+            PipeError: The command reads no more.
+        """
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
         with memoryview(data) as given, given.cast("B") as view:
             done = 0
             while done < len(view):
                 try:
                     done += os.write(self._fd, view[done:])
                 except BrokenPipeError:
-                    self._fail(command)
+                    self._release()
+                    self._command.check("the command stopped reading before the end")
             self._meter.count_write(done)
             return done
 
@@ -246,34 +239,20 @@ class PipeWriter(io.RawIOBase):
         """Write several buffers, one after the other."""
         return sum(self.write(buffer) for buffer in buffers)
 
-    def _open_command(self) -> _Command:
-        if self._command is None:
-            raise ValueError("I/O operation on closed file")
-        return self._command
-
-    def _fail(self, command: _Command) -> None:
-        self._release()
-        command.check("the command stopped reading before the end")
-
     def close(self) -> None:
-        command = self._command
-        if command is None:
-            super().close()
-            return
-        self._release()
-        command.check()
+        if not self.closed:
+            self._release()
+            self._command.check()
 
     def discard(self) -> None:
         """Kill the command; nothing to do when already closed."""
-        command = self._command
-        if command is not None:
+        if not self.closed:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(command.process.pid, signal.SIGKILL)
+                os.killpg(self._command.process.pid, signal.SIGKILL)
             self._release()
-            command.process.wait()
+            self._command.process.wait()
 
     def _release(self) -> None:
-        self._command = None
         self._stdin.close()
         super().close()
 
@@ -289,7 +268,7 @@ class PipeWriter(io.RawIOBase):
             self.discard()
 
     def __del__(self) -> None:
-        if not self.closed and getattr(self, "_command", None) is not None:
+        if hasattr(self, "_fd"):
             self.discard()
 
 

@@ -14,6 +14,7 @@ import os
 import secrets
 import stat
 import weakref
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.errors import ShardbuildError, StorageError
@@ -153,17 +154,20 @@ class AtomicFile(io.RawIOBase):
         except Exception as another:  # noqa: BLE001 - told with the first error
             error.add_note(f"and it could not be discarded: {another}")
 
+    @abstractmethod
     def _write(self, data: Any) -> int:
-        raise NotImplementedError
+        """Take all of a bytes-like object."""
 
     def _writev(self, buffers: Sequence[Any]) -> int:
         return sum(self._write(buffer) for buffer in buffers)
 
+    @abstractmethod
     def _publish(self) -> None:
-        raise NotImplementedError
+        """Make what was taken visible, at once."""
 
+    @abstractmethod
     def _discard(self) -> None:
-        raise NotImplementedError
+        """Leave nothing of it."""
 
     def __exit__(
         self,

@@ -31,6 +31,16 @@ def is_zonal(fs: Any, path: str) -> bool:
         raise store_error(f"gs://{path}", error) from error
 
 
+def _kept_bytes(answered_range: str | None) -> int:
+    """How much of an upload the store says that it keeps.
+
+    >>> _kept_bytes("bytes=0-262143"), _kept_bytes(None)
+    (262144, 0)
+    """
+    last = (answered_range or "").rpartition("-")[2]
+    return int(last) + 1 if last.isdigit() else 0
+
+
 class GcsUpload(PartedUpload):
     """Parts sent one after the other, finished at ``close``.
 
@@ -110,12 +120,13 @@ class _GcsRequests:
             status, answer = await self._ask("PUT", location, headers, rest)
             if status in (200, 201):
                 return
-            kept = str(answer.get("Range", "bytes=0--1")).rpartition("-")[2]
-            if int(kept) + 1 - start == len(part) and total is None:
+            kept = _kept_bytes(answer.get("Range")) - start
+            if kept == len(part) and total is None:
                 return
-            if int(kept) + 1 - start <= done:
-                raise StorageError(self._url, f"the store keeps no byte after {kept}")
-            done = int(kept) + 1 - start
+            if kept <= done:
+                problem = f"the store keeps no byte from {start + done} on"
+                raise StorageError(self._url, problem)
+            done = kept
 
     async def abort(self, location: str) -> None:
         """Give an upload up; one that is unknown is given up already."""
