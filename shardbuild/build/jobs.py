@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import math
+import sys
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,9 +37,13 @@ class Job:
 
     @functools.cached_property
     def module(self) -> types.ModuleType:
-        module = types.ModuleType(Path(self.url).stem)
+        """What the file defines, imported under a name that its text decides."""
+        digest = hashlib.sha256(self.source.encode()).hexdigest()[:16]
+        module = types.ModuleType(f"shardbuild_job_{digest}")
         module.__file__ = self.url
         code = compile(self.source, self.url, "exec")
+        # Dataclasses and pickle look for the module of a class by its name.
+        sys.modules[module.__name__] = module
         exec(code, module.__dict__)
         return module
 
@@ -75,6 +81,16 @@ class Job:
                 problem = f"the job has no option {name!r} (it has: {known})"
                 raise PlanError(self.url, problem)
         return Job(self.url, self.source, {**self.options, **options})
+
+    def check(self) -> None:
+        """Refuse options without a value: every sample would fail.
+
+        Raises:
+            PlanError: names one.
+        """
+        for name, value in self.all_options.items():
+            if value is inspect.Parameter.empty:
+                raise PlanError(self.url, f"the job's option {name!r} needs a value")
 
     def __call__(self, sample: Sample) -> Sample | list[Sample] | None:
         transform = self.transform
@@ -114,6 +130,10 @@ def load_job(url: str, **options: Any) -> Job:
 def describe_transform(transform: Callable[..., Any] | None) -> dict[str, Any] | None:
     """What a manifest says of a transform: name, options and a hash of its text.
 
+    The options of a function are what it closes over and its defaults; those of an
+    object that is called, its attributes. Of values that JSON has not, only the
+    type is told: two transforms that differ in such a value alone look the same.
+
     >>> describe_transform(None) is None
     True
     >>> describe_transform(functools.partial(str.upper))["name"]
@@ -125,19 +145,46 @@ def describe_transform(transform: Callable[..., Any] | None) -> dict[str, Any] |
         name = Path(transform.url).stem
         return _describe(name, transform.all_options, transform.source)
     if isinstance(transform, functools.partial):
-        inner = describe_transform(transform.func) or {}
         given = {"args": transform.args} if transform.args else {}
-        options = inner["options"] | _plain({**transform.keywords, **given})
-        return {**inner, "options": options}
+        return _with_options(transform.func, {**transform.keywords, **given})
+    if inspect.ismethod(transform):
+        return _with_options(transform.__func__, _attributes(transform.__self__))
+    if inspect.isfunction(transform):
+        return _describe(_name_of(transform), _captured(transform), _text_of(transform))
+    kind = transform if hasattr(transform, "__qualname__") else type(transform)
+    return _describe(_name_of(kind), _attributes(transform), _text_of(kind))
+
+
+def _with_options(
+    transform: Callable[..., Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    inner = describe_transform(transform) or {}
+    return {**inner, "options": {**inner["options"], **_plain(options)}}
+
+
+def _name_of(kind: Any) -> str:
+    owner = getattr(kind, "__objclass__", kind)
+    return f"{getattr(owner, '__module__', None) or 'builtins'}.{kind.__qualname__}"
+
+
+def _text_of(kind: Any) -> str:
     try:
-        text = inspect.getsource(transform)
+        return inspect.getsource(kind)
     except (OSError, TypeError):
-        text = ""
-    kind: Any = transform if hasattr(transform, "__qualname__") else type(transform)
-    owner = kind if getattr(kind, "__module__", None) else kind.__objclass__
-    cells = inspect.getclosurevars(transform) if inspect.isfunction(transform) else None
-    held = dict(cells.nonlocals) if cells else vars(transform) if text else {}
-    return _describe(f"{owner.__module__}.{kind.__qualname__}", held, text)
+        return ""
+
+
+def _captured(function: types.FunctionType) -> dict[str, Any]:
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is not parameter.empty
+    }
+    return {**defaults, **inspect.getclosurevars(function).nonlocals}
+
+
+def _attributes(owner: Any) -> dict[str, Any]:
+    return {} if inspect.isclass(owner) else dict(getattr(owner, "__dict__", {}))
 
 
 def _describe(name: str, options: Mapping[str, Any], text: str) -> dict[str, Any]:
@@ -147,13 +194,16 @@ def _describe(name: str, options: Mapping[str, Any], text: str) -> dict[str, Any
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as JSON has them; of what it has not, only the type."""
-    return {
-        name: value if _is_plain(value) else f"<{type(value).__qualname__}>"
-        for name, value in sorted(options.items())
-    }
+    return {str(name): _plain_value(value) for name, value in sorted(options.items())}
 
 
-def _is_plain(value: Any) -> bool:
+def _plain_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return all(_is_plain(one) for one in value)
-    return value is None or isinstance(value, bool | int | float | str)
+        return [_plain_value(one) for one in value]
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        return _plain(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    return f"<{type(value).__qualname__}>"

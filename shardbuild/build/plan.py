@@ -23,6 +23,8 @@ ROWS_PER_BYTE_OF_MEMORY = 3 * ROW_BYTES
 """Sorting rows takes their bytes three times."""
 SLICE_BYTES = 1 << 20
 """A run is read in slices of at least this, else runs are merged first."""
+LOCAL_SLICE_BYTES = 128 << 10
+"""As much is enough for a slice of a run on local disk."""
 READ_BYTES = 4 << 20
 """One request of a sequential read or write."""
 BASE_BYTES = 150 << 20
@@ -388,9 +390,19 @@ def _spill_steps(
 _STEPS = {"stream": _stream_steps, "gather": _gather_steps, "spill": _spill_steps}
 
 
-def window_bytes(memory: int) -> int:
-    """Bytes of samples that a task which writes an output shard holds at once."""
-    return max(1 << 20, memory // 2)
+def window_bytes(memory: int, num_containers: int = 0) -> int:
+    """Bytes of samples that a task which writes an output shard holds at once.
+
+    Args:
+        memory: bytes that the task may hold.
+        num_containers: shards or runs on local disk that it reads. Small slices
+            of them cost little, and a small window stays in the processor's cache.
+            0: they are in a store, where few requests are better.
+    """
+    most = max(1 << 20, memory // 2)
+    if not num_containers:
+        return most
+    return min(most, max(8 << 20, num_containers * LOCAL_SLICE_BYTES))
 
 
 def num_windows(num_bytes: int, num_shards: int, memory: int) -> int:

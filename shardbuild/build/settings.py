@@ -186,8 +186,9 @@ def read_settings(
     """
     _check_pattern(pattern)
     _check_names(options)
-    if isinstance(transform, Job) and transform.transform is None:
-        transform = None
+    if isinstance(transform, Job):
+        transform.check()
+        transform = transform if transform.transform else None
     seed = options.get("seed")
     settings = Settings(
         pattern=pattern,

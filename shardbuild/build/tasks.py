@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shardbuild.build.ordering import cost_cuts
-from shardbuild.build.plan import window_bytes
 from shardbuild.build.quarantine import Quarantine
 from shardbuild.build.report import Tally
 from shardbuild.build.rows import (
@@ -288,8 +287,9 @@ def _merge(settings: Settings, item: MergeItem) -> Record:
         open_containers(settings, below) as containers,
         RunWriter(url, storage_options=options) as run,
     ):
-        window = window_bytes(settings.memory)
-        for data, _, _ in read_windows(extents_of(table), containers, window):
+        extents = extents_of(table)
+        window = containers.window_bytes(settings.memory, extents)
+        for data, _, _ in read_windows(extents, containers, window):
             run.write(data)
     rows = table.rows.copy()
     rows["container"] = container

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shardbuild.storage import RangeSource
+from shardbuild.build.plan import window_bytes
+from shardbuild.storage import RangeSource, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,6 +52,13 @@ class Containers:
             self._open[number] = source
         self._open.move_to_end(number)
         return source
+
+    def window_bytes(self, memory: int, extents: NDArray[np.void]) -> int:
+        """How large a window of these extents is best."""
+        numbers = np.unique(extents["container"])
+        if len(numbers) == 0 or is_remote(self.url_of(int(numbers[0]))):
+            return window_bytes(memory)
+        return window_bytes(memory, len(numbers))
 
     def __enter__(self) -> Containers:
         return self

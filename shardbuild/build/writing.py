@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shardbuild.build.folders import read_listed
-from shardbuild.build.plan import window_bytes
 from shardbuild.build.report import Loss, Tally
 from shardbuild.build.sieve import new_key
 from shardbuild.build.sources import read_extent
@@ -51,7 +50,7 @@ class Copier:
 
     def copy(self, extents: NDArray[np.void]) -> None:
         """Write the samples that these extents hold."""
-        size = window_bytes(self.settings.memory)
+        size = self.containers.window_bytes(self.settings.memory, extents)
         for window, mine, starts in read_windows(extents, self.containers, size):
             is_tar = self.containers.listings.isdisjoint(mine["container"].tolist())
             if not (is_tar and self._copy_whole(window, starts)):
