@@ -84,7 +84,7 @@ class MemberReader:
     ) -> None:
         self._window = window
         self.is_fragment = False
-        """Whether samples end where the window does, without end blocks."""
+        """Whether samples may end where the window does, without end blocks."""
         self.on_member: Callable[[Member, str, str], None] | None = None
         """Called with each member of a sample, its key and field, before its data."""
         self._url = window.url
@@ -123,7 +123,8 @@ class MemberReader:
                 found = self._opened(key, member)
             assert found is not None
             self._add(found, parts[1], member, payloads=payloads)
-        after = None if self.is_fragment else self._end_of_archive(offset)
+        is_over = self.is_fragment and self._is_over(offset)
+        after = None if is_over else self._end_of_archive(offset)
         if found is not None:
             yield self._closed(found)
         self.offset = after
@@ -188,7 +189,7 @@ class MemberReader:
             if self.is_fragment and self._is_over(offset) and not overrides:
                 return None
             block = self._block(offset)
-            if block == ZEROS and not self.is_fragment:
+            if block == ZEROS:
                 if overrides:
                     raise ShardError(self._url, "an extended header of nothing", head)
                 return None
@@ -263,8 +264,9 @@ class MemberReader:
         if self._block(offset + BLOCK) != ZEROS:
             raise ShardError(self._url, "one zero block, where two end a tar", offset)
         while True:
-            window.fill(offset, min(len(window.buffer), window.ahead + 2 * BLOCK))
-            rest = bytes(window.buffer[: window.end - window.base]).lstrip(b"\0")
+            window.fill(offset, window.ahead)
+            there = window.buffer[offset - window.base : window.end - window.base]
+            rest = bytes(there).lstrip(b"\0")
             if rest:
                 start = window.end - len(rest)
                 return self._next_archive(start - start % BLOCK)

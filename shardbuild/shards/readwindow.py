@@ -26,6 +26,7 @@ __all__ = ["WINDOW_BYTES", "BufferWindow", "FileWindow", "StreamWindow", "Window
 
 WINDOW_BYTES: Final = 2 << 20
 
+_AHEAD_BYTES: Final = 128 << 10
 _FIRST_HOP_BYTES: Final = 4 << 10
 _MAX_HOP_BYTES: Final = 64 << 10
 _DIRECT_BYTES: Final = 64 << 10
@@ -174,7 +175,8 @@ class StreamWindow(Window):
         self.base = start
 
     def _large_payload(self, start: int, size: int, name: bytes) -> bytes:
-        # Grows as bytes come, so that a header cannot ask for memory by a number.
+        # A header cannot ask for memory by a number: half of the data has to be
+        # there before room is made for all of it, and then it is exactly that.
         whole = io.BytesIO()
         view = memoryview(self.buffer)
         stop = start + size
@@ -183,6 +185,11 @@ class StreamWindow(Window):
             count = min(self.end, stop) - start
             if not count:
                 raise self.truncated(f"member {name!r}")
+            done = whole.tell()
+            if done <= size // 2 < done + count:
+                whole.seek(size - 1)
+                whole.write(b"\0")
+                whole.seek(done)
             whole.write(view[:count])
             start += count
         return whole.getvalue()
@@ -199,6 +206,7 @@ class FileWindow(Window):
         self._origin = stream.tell()
         self._size = max(os.fstat(self._fd).st_size - self._origin, 0)
         self._meter = current_meter()
+        self.ahead = _AHEAD_BYTES
         self.hopping = False
         """Whether to read only headers and small data through the window."""
         self._after = 0
@@ -206,7 +214,7 @@ class FileWindow(Window):
     def hop(self, *, on: bool) -> None:
         """Say that most of what comes is large payloads, or no longer."""
         self.hopping = on
-        self.ahead = _FIRST_HOP_BYTES if on else WINDOW_BYTES
+        self.ahead = _FIRST_HOP_BYTES if on else _AHEAD_BYTES
 
     def _read(self, view: memoryview) -> int:
         count = os.preadv(self._fd, [view], self._origin + self.end)

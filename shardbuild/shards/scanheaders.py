@@ -109,7 +109,7 @@ class HeaderScan:
         count = len(buffer) // BLOCK
         flat = np.frombuffer(buffer, np.uint8, count * BLOCK)
         self._blocks = flat.reshape(count, BLOCK)
-        self._magics: Words = np.ndarray((count,), "<u8", flat, 257, (BLOCK,))
+        self._magics: Words = self._blocks[:, 257:265].view("<u8")[:, 0]
         try:
             self._scratch = _idle.pop()
         except IndexError:

@@ -5,8 +5,8 @@ and v7. What decides about a header is its checksum, not its magic. Tars sum
 unsigned bytes; some very old ones summed signed bytes, and both are accepted.
 
 The checksum field cannot protect itself: ``011610\0 `` with one bit flipped may
-be `` 11610\0 ``, the same number. So a POSIX header must write it in the form
-that its writers use, and a change of any bit of it is found too.
+be `` 11610\0 ``, the same number. So it has to be in one of the forms that writers
+use, no two of which differ by one bit, and a change of any bit of it is found too.
 """
 
 from __future__ import annotations
@@ -78,7 +78,6 @@ _KINDS: Final = {
 }
 _WITHOUT_DATA: Final = frozenset({LINK, DEVICE, DIRECTORY})
 
-_POSIX: Final = b"ustar\x0000"
 _MAX_SIZE: Final = 2**62
 _BASE_256: Final = 0x80
 
@@ -87,7 +86,8 @@ _plain = re.compile(
     rb"(.{100}).{24}([0-7]{11})[\0 ].{12}([0-7]{6})\0 0.{100}ustar\x0000.{80}\0",
     re.DOTALL,
 )
-_strict_sum = re.compile(rb"[0-7]{6}\0 |[0-7]{7}\0")
+# POSIX, GNU and nearly all others; Rust; Perl.
+_strict_sum = re.compile(rb"(?= *([0-7]+))(?:[0-7]{6}\0 |[0-7]{7}\0| +[0-7]+(?:  |\0\0))")
 _loose_sum = re.compile(rb" *([0-7]+)[\0 ]*")
 _octal = re.compile(rb" *([0-7]*)[ ]*(?:\0.*)?", re.DOTALL)
 _record = re.compile(rb"([0-9]{1,7}) ")
@@ -280,14 +280,13 @@ def _number(field: bytes) -> int | None:
 def _sum_problem(block: bytes) -> str | None:
     """What is wrong with a header's checksum."""
     field = block[148:156]
-    if _strict_sum.fullmatch(field):
-        claimed = int(field[:7].rstrip(b"\0"), 8)
-    else:
+    match = _strict_sum.fullmatch(field)
+    if match is None and block[124] == ord(" "):
+        # Old writers pad with spaces, the size too.
         match = _loose_sum.fullmatch(field)
-        # Writers that pad the sum with spaces pad the size so too.
-        if not match or (block[257:265] == _POSIX and block[124] != ord(" ")):
-            return f"not a tar header: {field!r} is no checksum"
-        claimed = int(match[1], 8)
+    if match is None:
+        return f"not a tar header: {field!r} is no checksum"
+    claimed = int(match[1], 8)
     total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
     total += 256 - sum(field)  # see `plain_file`
     if total == claimed:
