@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from shardbuild.shards.samples import Sample
 
+_MISSING = object()
+
 Transform = "Callable[[Sample], Sample | None | list[Sample]]"
 
 
@@ -116,14 +118,16 @@ def load_job(url: str, **options: Any) -> Job:
     """
     try:
         job = Job(url, Path(url).read_text(encoding="utf-8"))
-        has_transform = "transform" in job.module.__dict__
+        transform = job.module.__dict__.get("transform", _MISSING)
     except OSError as error:
         raise PlanError(url, f"cannot read the job: {error.strerror}") from error
     except Exception as error:  # the user's file may raise anything
         raise PlanError(url, f"cannot run the job file: {error!r}") from error
-    if not has_transform:
+    if transform is _MISSING:
         problem = "defines no transform: add 'def transform(sample): ...'"
         raise PlanError(url, problem)
+    if transform is not None and not callable(transform):
+        raise PlanError(url, f"its transform is {transform!r}, which is no function")
     return job.with_options(**options)
 
 
