@@ -128,7 +128,7 @@ def kept_bytecode(folder: Path) -> Iterator[None]:
     imports, seconds that no user's workers need.
 
     >>> with tempfile.TemporaryDirectory() as folder, kept_bytecode(Path(folder)):
-    ...     len(list(Path(folder).rglob("session.*.pyc")))
+    ...     len(list(Path(folder).rglob("timing.*.pyc")))
     1
     """
     before = dict(os.environ)
