@@ -323,7 +323,11 @@ def _local_cluster(num_workers: int) -> Iterator[Any]:
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=num_workers, threads_per_worker=1, dashboard_address=None
+            n_workers=num_workers,
+            threads_per_worker=1,
+            dashboard_address=None,
+            # Its server would take port 8787, and warn when another has it.
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         ) as cluster,
     ):
         yield cluster
