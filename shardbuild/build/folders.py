@@ -19,10 +19,10 @@ from shardbuild.shards.tarformat import sample_tar_bytes
 from shardbuild.storage import (
     find_files,
     is_remote,
-    join_url,
     local_path,
     read_bytes,
 )
+from shardbuild.storage.urlparts import path_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -80,6 +80,7 @@ def slice_folder(
     Raises:
         PlanError: the folder holds shards, or no samples.
         SampleError: two files of one sample have the same extension.
+        StorageError: the folder cannot be listed, or changes meanwhile.
     """
     numbers = {label: i for i, label in enumerate(labels)} if labels else None
     lines: list[bytes] = []
@@ -99,14 +100,17 @@ def slice_folder(
             if "cls" in members:
                 problem = "has a cls of its own: leave out label_from"
                 raise SampleError(url, problem, key)
-            document["cls"] = numbers[key.rpartition("/")[0]]
-            sizes["cls"] = len(str(document["cls"]))
+            number = numbers.get(key.rpartition("/")[0])
+            if number is None:
+                raise StorageError(url, "changed while it was listed")
+            document["cls"] = number
+            sizes["cls"] = len(str(number))
         document["body"] = sample_tar_bytes(key, sizes)
-        lines.append(json.dumps(document, ensure_ascii=False).encode() + b"\n")
+        lines.append(json.dumps(document).encode("ascii") + b"\n")
         digest.update(lines[-1])
         for facts in members.values():
             digest.update(facts.fingerprint.encode())
-        num_bytes += sum(sizes.values())
+            num_bytes += facts.num_bytes
         if len(lines) >= SLICE_SAMPLES or num_bytes >= SLICE_BYTES:
             yield FolderSlice(tuple(lines), num_bytes, digest.hexdigest())
             lines, num_bytes, digest = [], 0, hashlib.sha256()
@@ -178,7 +182,7 @@ def _read_sample(
 ) -> Sample:
     sample: Sample = {"__key__": document["key"]}
     for extension, name, num_bytes in document["files"]:
-        url = join_url(document["url"], name)
+        url = _file_url(document["url"], name)
         data = read_bytes(url, storage_options=storage_options)
         if len(data) != num_bytes:
             problem = (
@@ -189,6 +193,18 @@ def _read_sample(
     if "cls" in document:
         sample["cls"] = str(document["cls"]).encode()
     return sample
+
+
+def _file_url(folder: str, name: str) -> str:
+    """Where a file of a folder is: its name is data, and never taken for a url.
+
+    >>> _file_url("photos", "pipe:rm x.txt"), _file_url("s3://b/raw/", "s3:/x.txt")
+    ('photos/pipe:rm x.txt', 's3://b/raw/s3:/x.txt')
+    """
+    start, end = path_span(folder)
+    path = folder[start:end]
+    slash = "" if path.endswith("/") else "/"
+    return f"{folder[:start]}{path or '.'}{slash}{name}{folder[end:]}"
 
 
 def is_folder(url: str) -> bool:
