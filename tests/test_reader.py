@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import webdataset
@@ -29,7 +29,6 @@ from shardbuild.shards.reader import (
     scan_stream,
 )
 from shardbuild.shards.readwindow import WINDOW_BYTES
-from shardbuild.shards.samples import KeyRule, Sample
 from shardbuild.shards.writer import TarWriter
 from shardbuild.storage import metered, write_bytes
 from shardbuild.storage.fetch import RangeSource
@@ -43,6 +42,9 @@ from tests.tars import (
     make_samples,
     make_tar,
 )
+
+if TYPE_CHECKING:
+    from shardbuild.shards.samples import KeyRule, Sample
 
 
 def read_in_all_ways(
@@ -89,7 +91,7 @@ def read_in_all_ways(
 
 folders = st.sampled_from(["", "d/", "./", "d.e/f/", "ä/", "x" * 97 + "/", "yz/" * 60])
 stems = st.text(st.sampled_from("ab0_- ü日"), min_size=1, max_size=4)
-extensions = st.sampled_from("jpg cls json seg.png JPG x.y.z tar".split())
+extensions = st.sampled_from(["jpg", "cls", "json", "seg.png", "JPG", "x.y.z", "tar"])
 sizes = st.sampled_from([0, 1, 511, 512, 513, 1024, 3000])
 nested = make_tar(entries_of(make_samples(2, num_bytes=5)))
 noise = st.sampled_from(
@@ -483,13 +485,13 @@ def test_nothing_is_opened_before_the_first_sample(tmp_path: Path) -> None:
 def test_a_file_left_half_read_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(make_tar(entries_of(make_samples(300))))
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(Path("/proc/self/fd").iterdir())
     reading = read_samples(str(path))
     next(reading)
-    assert set(os.listdir("/proc/self/fd")) != before
+    assert set(Path("/proc/self/fd").iterdir()) != before
     del reading
     gc.collect()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_a_file_is_read_from_where_it_is(tmp_path: Path) -> None:
@@ -651,13 +653,13 @@ def _owned(data: bytes) -> bytes:
     """The same tar by ``bigdata``, mode 0444, as we write it."""
     blocks = [data[i : i + BLOCK] for i in range(0, len(data), BLOCK)]
     out = b""
-    for block in blocks:
+    for raw in blocks:
+        block = bytearray(raw)
         if block[257:263] == b"ustar\0":
-            block = bytearray(block)
             block[100:108] = b"0000444\0"
             block[265:272] = block[297:304] = b"bigdata"
             block[329:345] = bytes(16)
             block[148:156] = b" " * 8
             block[148:156] = b"%06o\0 " % sum(block)
-        out += bytes(block)
+        out += block
     return out

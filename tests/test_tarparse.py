@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from tarfile import GNU_FORMAT, PAX_FORMAT, USTAR_FORMAT, TarInfo
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def header(
     member.size = size
     member.type = kind
     member.uname = member.gname = "bigdata"
-    return member.tobuf(form)[-BLOCK:]
+    return member.tobuf(cast("Any", form))[-BLOCK:]
 
 
 def patched(

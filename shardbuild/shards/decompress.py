@@ -134,8 +134,10 @@ def _damage() -> tuple[type[Exception], ...]:
     import gzip
 
     import zstandard
+    from isal import igzip_lib, isal_zlib
 
-    return _DamageError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError
+    of_isal: Any = (isal_zlib.error, igzip_lib.error)  # typed as instances
+    return _DamageError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, *of_isal
 
 
 # -- bzip2 and xz -----------------------------------------------------------

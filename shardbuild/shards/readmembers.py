@@ -72,6 +72,7 @@ class MemberReader:
         "_facts",
         "_ledger",
         "_split",
+        "_stopped_at",
         "_url",
         "_window",
         "is_fragment",
@@ -91,6 +92,7 @@ class MemberReader:
         self._split = NameSplitter(key_rule).split
         self._ledger = ledger
         self._facts = facts
+        self._stopped_at = 0
         self.offset: int | None = 0
         """Where reading goes on; None at the end of all archives."""
 
@@ -104,10 +106,12 @@ class MemberReader:
         Raises:
             ShardError: The shard is damaged, or samples are not whole.
         """
+        window = self._window
         found: Found | None = None
         key: str | None = None
         while member := self._next(offset):
             head, name, start, size, kind = member
+            window.member = name
             offset = start + padded(size)
             parts = self._parts_of(name, kind, head)
             if parts is None:
@@ -123,6 +127,7 @@ class MemberReader:
                 found = self._opened(key, member)
             assert found is not None
             self._add(found, parts[1], member, payloads=payloads)
+        offset = self._stopped_at
         is_over = self.is_fragment and self._is_over(offset)
         after = None if is_over else self._end_of_archive(offset)
         if found is not None:
@@ -158,12 +163,12 @@ class MemberReader:
 
     def _add(self, found: Found, field: str, member: Member, *, payloads: bool) -> None:
         sample = found.sample
-        head, name, start, size, _ = member
+        head, _, start, size, _ = member
         if field in sample:
             problem = f"sample {sample['__key__']!r} has {field!r} twice"
             raise ShardError(self._url, problem, head)
         if payloads:
-            sample[field] = self._window.payload(start, size, name)
+            sample[field] = self._window.payload(start, size)
             return
         sample[field] = None
         found.members.append((field, start, size))
@@ -186,12 +191,14 @@ class MemberReader:
         overrides: dict[str, Overrides] = {}
         while True:
             self._window.keep = head
-            if self.is_fragment and self._is_over(offset) and not overrides:
+            if self.is_fragment and not overrides and self._is_over(offset):
+                self._stopped_at = offset
                 return None
             block = self._block(offset)
             if block == ZEROS:
                 if overrides:
                     raise ShardError(self._url, "an extended header of nothing", head)
+                self._stopped_at = offset
                 return None
             header = parse_header(block, self._url, offset)
             start = offset + BLOCK
@@ -251,7 +258,7 @@ class MemberReader:
         window = self._window
         if not window.has(offset, BLOCK):
             if window.end != offset:
-                raise window.truncated("a header")
+                raise window.truncated("a header" if window.end > offset else None)
             problem = "the shard ends without its end-of-archive blocks"
             raise TruncatedShardError(self._url, problem, offset)
         position = offset - window.base

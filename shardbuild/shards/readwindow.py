@@ -52,7 +52,16 @@ class Window:
     ``keep`` is the first byte that must stay when the window moves.
     """
 
-    __slots__ = ("ahead", "at_end", "base", "buffer", "end", "keep", "url")
+    __slots__ = (
+        "ahead",
+        "at_end",
+        "base",
+        "buffer",
+        "end",
+        "keep",
+        "member",
+        "url",
+    )
 
     buffer: Buffer
     """Slices of it are bytes, but for a `BufferWindow` on a memoryview."""
@@ -63,6 +72,8 @@ class Window:
         self.base = 0
         self.end = 0
         self.keep = 0
+        self.member = b""
+        """The name of the member that is being read."""
         self.at_end = False
         self.ahead = WINDOW_BYTES
         """How much to have in memory when reading for something that is needed."""
@@ -93,7 +104,7 @@ class Window:
             self.fill(keep, min(max(stop - keep, self.ahead), WINDOW_BYTES))
         return stop <= self.end
 
-    def payload(self, start: int, size: int, name: bytes) -> bytes:
+    def payload(self, start: int, size: int) -> bytes:
         """Give a member's bytes; what lies before them may be forgotten.
 
         Raises:
@@ -102,14 +113,15 @@ class Window:
         self.keep = start
         if start + size > self.end:
             if size > _DIRECT_BYTES:
-                return self._large_payload(start, size, name)
+                return self._large_payload(start, size)
             if not self.has(start, size):
-                raise self.truncated(f"member {name!r}")
+                raise self.truncated()
         position = start - self.base
         return bytes(self.buffer[position : position + size])
 
-    def truncated(self, what: str) -> TruncatedShardError:
-        """Make the error for a stream that ends too early."""
+    def truncated(self, what: str | None = None) -> TruncatedShardError:
+        """Make the error for a stream that ends in ``what``, or in ``member``."""
+        what = what or f"member {self.member!r}"
         return TruncatedShardError(self.url, f"the shard ends in {what}", self.end)
 
     def _move(self, start: int) -> None:
@@ -126,7 +138,7 @@ class Window:
     def _read(self, view: memoryview) -> int:
         raise NotImplementedError
 
-    def _large_payload(self, start: int, size: int, name: bytes) -> bytes:
+    def _large_payload(self, start: int, size: int) -> bytes:
         raise NotImplementedError
 
 
@@ -143,8 +155,8 @@ class BufferWindow(Window):
     def fill(self, start: int, num_bytes: int = WINDOW_BYTES) -> None:
         """Do nothing: all is there."""
 
-    def _large_payload(self, start: int, size: int, name: bytes) -> bytes:
-        raise self.truncated(f"member {name!r}")
+    def _large_payload(self, start: int, size: int) -> bytes:
+        raise self.truncated()
 
 
 class StreamWindow(Window):
@@ -170,11 +182,11 @@ class StreamWindow(Window):
             if not count:
                 self.at_end = True
                 self.base = self.end
-                raise self.truncated("the data of a member")
+                raise self.truncated()
             self.end += count
         self.base = start
 
-    def _large_payload(self, start: int, size: int, name: bytes) -> bytes:
+    def _large_payload(self, start: int, size: int) -> bytes:
         # A header cannot ask for memory by a number: half of the data has to be
         # there before room is made for all of it, and then it is exactly that.
         whole = io.BytesIO()
@@ -184,7 +196,7 @@ class StreamWindow(Window):
             self.fill(start, min(stop - start, WINDOW_BYTES))
             count = min(self.end, stop) - start
             if not count:
-                raise self.truncated(f"member {name!r}")
+                raise self.truncated()
             done = whole.tell()
             if done <= size // 2 < done + count:
                 whole.seek(size - 1)
@@ -224,14 +236,14 @@ class FileWindow(Window):
     def _jump(self, start: int) -> None:
         if start > self._size:
             self.end = self._size
-            raise self.truncated("the data of a member")
+            raise self.truncated()
         self.base = self.end = start
         self.at_end = False
 
-    def _large_payload(self, start: int, size: int, name: bytes) -> bytes:
+    def _large_payload(self, start: int, size: int) -> bytes:
         if start + size > self._size:
             self.end = self._size
-            raise self.truncated(f"member {name!r}")
+            raise self.truncated()
         if self.hopping:
             # What lay between two large payloads will do so again.
             between = min(max(start - self._after, BLOCK), _MAX_HOP_BYTES)
@@ -241,9 +253,9 @@ class FileWindow(Window):
         self._meter.count_read(len(data))
         if len(data) == size:
             return data
-        return self._by_pieces(data, start, size, name)
+        return self._by_pieces(data, start, size)
 
-    def _by_pieces(self, data: bytes, start: int, size: int, name: bytes) -> bytes:
+    def _by_pieces(self, data: bytes, start: int, size: int) -> bytes:
         """Go on where one ``pread`` stopped: they end at 2 GiB at the latest."""
         whole = io.BytesIO()
         while data:
@@ -256,5 +268,5 @@ class FileWindow(Window):
             self._meter.count_read(len(data))
         if whole.tell() < size:
             self.end = start + whole.tell()
-            raise self.truncated(f"member {name!r}")
+            raise self.truncated()
         return whole.getvalue()

@@ -87,7 +87,9 @@ _plain = re.compile(
     re.DOTALL,
 )
 # POSIX, GNU and nearly all others; Rust; Perl.
-_strict_sum = re.compile(rb"(?= *([0-7]+))(?:[0-7]{6}\0 |[0-7]{7}\0| +[0-7]+(?:  |\0\0))")
+_strict_sum = re.compile(
+    rb"(?= *([0-7]+))(?:[0-7]{6}\0 |[0-7]{7}\0| +[0-7]+(?:  |\0\0))"
+)
 _loose_sum = re.compile(rb" *([0-7]+)[\0 ]*")
 _octal = re.compile(rb" *([0-7]*)[ ]*(?:\0.*)?", re.DOTALL)
 _record = re.compile(rb"([0-9]{1,7}) ")
