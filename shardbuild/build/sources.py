@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from shardbuild.shards.index import ShardIndex
     from shardbuild.shards.samples import KeyRule, Sample
     from shardbuild.storage import StorageOptions
+
+OnDamage = Callable[[ShardbuildError], None]
+"""Is told what is wrong with an input."""
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +168,14 @@ def _shard_sources(settings: Settings, spec: str, first: int) -> list[Source]:
         except StorageError as error:
             if settings.errors == "raise":
                 raise
-            return Source(number, url, 0, "missing", problem=error.problem)
+            return Source(
+                number,
+                url,
+                num_bytes=0,
+                fingerprint="missing",
+                num_samples=counts.get(url),
+                problem=error.problem,
+            )
         return Source(
             number=number,
             url=url,
@@ -305,16 +316,24 @@ def read_extent(
         raise here from error
 
 
-def scan_source(settings: Settings, source: Source) -> tuple[Table, list[str]]:
-    """Rows for the samples of one input, unsorted and in place, and their keys."""
+def scan_source(
+    settings: Settings, source: Source, on_damage: OnDamage
+) -> tuple[Table, list[str]]:
+    """Rows for the samples of one input, unsorted and in place, and their keys.
+
+    ``on_damage`` is told of damage, before which the rows end.
+    """
     if source.problem:
         raise StorageError(source.url, source.problem)
     if source.kind == "folder":
         return _scan_listing(settings, source)
-    return _scan_index(settings, source, _index_of(settings, source))
+    index = _index_of(settings, source, on_damage)
+    return _scan_index(settings, source, index)
 
 
-def _index_of(settings: Settings, source: Source) -> ShardIndex:
+def _index_of(
+    settings: Settings, source: Source, on_damage: OnDamage | None = None
+) -> ShardIndex:
     options = settings.storage_options
     if source.has_index:
         num_bytes = None if source.last is not None else source.num_bytes
@@ -325,7 +344,12 @@ def _index_of(settings: Settings, source: Source) -> ShardIndex:
             index = None
         if index is not None:
             return index
-    return scan_shard(source.url, storage_options=options, key_rule=settings.key_rule)
+    return scan_shard(
+        source.url,
+        storage_options=options,
+        key_rule=settings.key_rule,
+        on_damage=on_damage,
+    )
 
 
 def _scan_listing(settings: Settings, source: Source) -> tuple[Table, list[str]]:
