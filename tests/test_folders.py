@@ -90,7 +90,7 @@ def test_a_slice_knows_its_size_and_what_it_takes_in_a_shard(tmp_path):
     assert shard_tar_bytes(sum(bodies)) == (tmp_path / "a.tar").stat().st_size
 
 
-# --- names ---------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------
 
 
 def test_files_that_make_no_samples_are_left_out(tmp_path):
@@ -193,7 +193,7 @@ def test_links_to_files_are_read_and_links_to_folders_are_not(tmp_path):
     assert len(samples_of(tmp_path / "root")) == 2
 
 
-# --- labels --------------------------------------------------------------------------
+# --- labels -----------------------------------------------------------------------
 
 
 def test_labels_are_whole_paths_of_folders_that_hold_samples(tmp_path):
@@ -224,7 +224,7 @@ def test_a_folder_that_comes_after_the_labels_is_noticed(tmp_path):
         slices_of(tmp_path, labels=labels)
 
 
-# --- slices --------------------------------------------------------------------------
+# --- slices -----------------------------------------------------------------------
 
 
 def keys_by_slice(folder, **options):
@@ -289,7 +289,7 @@ def test_a_folder_is_the_groups_of_its_names(names):
         assert len(samples) == len(wanted)
 
 
-# --- change ------------------------------------------------------------------------
+# --- change -----------------------------------------------------------------------
 
 
 def fingerprints(folder, **options):
@@ -353,7 +353,7 @@ def test_nothing_listed_is_nothing_read():
     assert list(read_listed([])) == []
 
 
-# --- what is no folder -------------------------------------------------------------
+# --- what is no folder ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["x/a.tar", "b.tgz", "c.tar.zst"])
@@ -385,7 +385,7 @@ def test_what_a_folder_is(tmp_path, monkeypatch):
     assert [is_folder(url) for url in others] == [False] * len(others)
 
 
-# --- stores ------------------------------------------------------------------------
+# --- stores -----------------------------------------------------------------------
 
 
 def test_a_folder_is_the_same_in_a_store(bucket, tmp_path):

@@ -6,9 +6,7 @@ import bisect
 import itertools
 import math
 import random
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,26 +27,10 @@ from shardbuild.build.ordering import (
     shuffle_keys,
 )
 from shardbuild.errors import PlanError, SampleError
+from tests.limited import run_limited
 
-ROOT = Path(__file__).parent.parent
 INT64 = st.integers(-(2**63), 2**63 - 1)
 KEYS = st.text(st.characters(codec="utf-8"), max_size=20)
-
-
-def run_limited(code, *, cpu_seconds=30):
-    """Run code in a process of its own; what it printed, and its peak memory."""
-    head = f"import resource as r; r.setrlimit(r.RLIMIT_CPU, ({cpu_seconds},) * 2)"
-    tail = "print(*(one for one in open('/proc/self/status') if 'VmHWM' in one))"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{head}\n{code}\n{tail}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    *printed, peak = done.stdout.split("\n")[:-2]
-    return printed, int(peak.split()[1]) << 10
 
 
 # --- naming an order ---------------------------------------------------------

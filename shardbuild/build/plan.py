@@ -87,6 +87,8 @@ class Plan:
     """Whether the number of samples is known, not estimated."""
     input_bytes: int
     num_shards: int
+    shards_are_exact: bool
+    """Whether the number of shards is known, not estimated."""
     steps: tuple[Step, ...]
     memory_bytes: int
     """What one task takes at most, with its worker."""
@@ -128,11 +130,12 @@ class Plan:
     def summary(self) -> str:
         """The plan as a few lines for people."""
         about = "" if self.is_exact else "about "
+        about_shards = "" if self.shards_are_exact else "about "
         lines = [
             (
                 f"{self.pattern}: {about}{self.num_samples:,} samples, "
                 f"{format_bytes(self.input_bytes)} in {len(self.sources):,} inputs "
-                f"-> {about}{self.num_shards:,} shards"
+                f"-> {about_shards}{self.num_shards:,} shards"
             ),
             f"  method {self.method}: {self.why}",
             (
@@ -196,6 +199,7 @@ def plan_build(
         settings, sources, num_samples, num_bytes, request_bytes
     )
     num_shards = _count_shards(settings, sources, method, num_samples, num_bytes)
+    by_count = settings.limits.max_body_bytes is None
     size = _Size(len(sources), num_samples, num_bytes, num_shards, settings.memory)
     steps = _STEPS[method](size, settings, sources)
     return Plan(
@@ -207,6 +211,8 @@ def plan_build(
         is_exact=is_exact,
         input_bytes=num_bytes,
         num_shards=num_shards,
+        shards_are_exact=settings.transform is None
+        and (method == "stream" or (is_exact and by_count)),
         steps=tuple(steps),
         memory_bytes=task_memory(settings.memory),
         temporary_bytes=num_bytes if method == "spill" else 0,
@@ -298,16 +304,19 @@ def _stream_steps(
     ]
 
 
-def _sort_steps(size: _Size, num_tables: int) -> list[Step]:
+def _sort_steps(size: _Size, settings: Settings, num_tables: int) -> list[Step]:
     """Sorting rows and cutting shards, after the tables have been written."""
     row_bytes = size.num_samples * ROW_BYTES
     num_parts = count_parts(size.num_samples, size.memory)
     slices = num_tables * num_parts
-    reads = num_tables * 2 if num_parts == 1 else slices * 3
-    return [
-        Step("sort", num_parts, row_bytes, row_bytes // 2, reads, 3 * num_parts),
-        Step("cut", 1, size.num_samples * 8, size.num_shards * 8, num_parts, 2),
-    ]
+    reads = num_tables * 2
+    if num_parts > 1:
+        reads = slices * (5 if settings.order.by_text else 3)
+    steps = [Step("sort", num_parts, row_bytes, row_bytes // 2, reads, 3 * num_parts)]
+    if settings.limits.max_body_bytes is not None:
+        read_bytes, written_bytes = size.num_samples * 8, size.num_shards * 8
+        steps.append(Step("cut", 1, read_bytes, written_bytes, num_parts, 2))
+    return steps
 
 
 def _gather_steps(
@@ -334,7 +343,7 @@ def _gather_steps(
             scan_requests,
             2 * size.num_inputs,
         ),
-        *_sort_steps(size, size.num_inputs),
+        *_sort_steps(size, settings, size.num_inputs),
         _write_step(size, size.num_samples),
     ]
 
@@ -382,7 +391,7 @@ def _spill_steps(
     windows = num_windows(size.num_bytes, size.num_shards, settings.memory)
     return [
         *steps,
-        *_sort_steps(size, num_runs),
+        *_sort_steps(size, settings, num_runs),
         _write_step(size, windows * num_runs),
     ]
 
