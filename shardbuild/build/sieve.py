@@ -19,6 +19,7 @@ from shardbuild.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
     from shardbuild.build.plan import Source
     from shardbuild.build.settings import Settings
@@ -31,8 +32,9 @@ NOT_WANTED = "returned None"
 class Sieve:
     """Reads one input, applies the job, and keeps account of every sample.
 
-    What is bad is raised, skipped or put into quarantine, as the settings say; the
-    caller publishes the quarantine, or discards it.
+    What is bad is raised, skipped or put into quarantine, as the settings say. The
+    end of the ``with`` block closes the input and publishes the quarantine; an
+    exception discards it.
     """
 
     def __init__(
@@ -52,6 +54,23 @@ class Sieve:
         """A fingerprint of all keys with their places; adds up over pieces."""
         self._raw: Sample = {}
 
+    def __enter__(self) -> Sieve:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        close = getattr(self._samples, "close", None)
+        if close is not None:
+            close()
+        if error is None:
+            self.quarantine.close()
+        else:
+            self.quarantine.discard()
+
     def samples(self) -> Iterator[tuple[int, int, Sample]]:
         """What the job makes of each sample: (position, place among its like, it)."""
         transform = self.settings.transform
@@ -63,22 +82,25 @@ class Sieve:
             try:
                 made = transform(dict(sample))
                 results = made if isinstance(made, list) else [made]
-                results = [self._checked(one, sample) for one in results]
+                checked = [self._checked(one, sample) for one in results]
             except Exception as error:  # noqa: BLE001 - a job may raise anything
                 self.reject(position, sample, self._blame(error, sample))
                 continue
-            if results == [None] or not results:
+            wanted = [one for one in checked if one is not None]
+            if not wanted:
                 self.reasons[NOT_WANTED] += 1
                 continue
-            self.num_made += len(results) - 1
-            for sub, one in enumerate(results):
+            self.num_made += len(wanted) - 1
+            for sub, one in enumerate(wanted):
                 yield position, sub, one
 
     def _read(self) -> Iterator[tuple[int, Sample]]:
         rekey, number = self.settings.rekey, self.source.number
         position = self.source.first
         try:
-            for sample in self._samples or read_source(self.settings, self.source):
+            if self._samples is None:
+                self._samples = read_source(self.settings, self.source)
+            for sample in self._samples:
                 key: str = sample["__key__"]
                 self.keys_sum += shuffle_key(0, key, number, position)
                 if rekey:
@@ -89,14 +111,14 @@ class Sieve:
         except (ShardError, StorageError) as error:
             self.lose(error)
 
-    def _checked(self, made: Any, sample: Sample) -> Any:
+    def _checked(self, made: Any, sample: Sample) -> Sample | None:
         if made is None:
             return None
         if not isinstance(made, dict):
             problem = f"the job returned {type(made).__name__}, not a sample"
             raise TransformError(self.source.url, problem, sample["__key__"])
         if "__key__" not in made:
-            made = {"__key__": sample["__key__"], **made}
+            return {"__key__": sample["__key__"], **made}
         return made
 
     def _blame(self, error: Exception, sample: Sample) -> ShardbuildError:
@@ -118,12 +140,17 @@ class Sieve:
             self.quarantine.add(position, raw, self.source.url, error)
         self._check_budget(error)
 
-    def lose(self, error: ShardbuildError) -> None:
-        """Deal with an input of which the rest, or all, cannot be read."""
+    def lose(self, error: ShardbuildError, num_read: int | None = None) -> None:
+        """Deal with an input of which the rest, or all, cannot be read.
+
+        Args:
+            error: what is wrong with it.
+            num_read: how many samples came before, if they are not counted yet.
+        """
         if self.settings.errors == "raise":
             raise error
         known = known_samples(self.settings, self.source)
-        missing = None if known is None else max(0, known - self.num_read)
+        missing = None if known is None else max(0, known - (num_read or self.num_read))
         offset = error.offset if isinstance(error, ShardError) else None
         self.losses.append(Loss(self.source.url, error.problem, offset, missing))
         self._check_budget(error)

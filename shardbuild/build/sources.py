@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shardbuild.build.folders import is_folder, list_labels, read_listed, slice_folder
-from shardbuild.build.ordering import field_key, shuffle_keys
 from shardbuild.build.plan import Source
-from shardbuild.build.rows import EXTENT, ROW, Table
+from shardbuild.build.rows import EXTENT
 from shardbuild.build.windows import Containers, read_windows, split_windows
 from shardbuild.errors import (
     ManifestError,
@@ -27,7 +25,7 @@ from shardbuild.shards.decompress import compression_of
 from shardbuild.shards.index import index_url, load_index
 from shardbuild.shards.manifest import load_manifest
 from shardbuild.shards.reader import read_fragment, read_samples, scan_shard
-from shardbuild.shards.tarformat import BLOCK, sample_tar_bytes
+from shardbuild.shards.tarformat import sample_tar_bytes
 from shardbuild.storage import (
     expand_urls,
     gopen,
@@ -42,9 +40,6 @@ from shardbuild.storage import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
-    from shardbuild.build.ordering import Order
     from shardbuild.build.settings import Settings
     from shardbuild.shards.index import ShardIndex
     from shardbuild.shards.samples import KeyRule, Sample
@@ -247,7 +242,7 @@ def split_source(settings: Settings, source: Source) -> list[Source]:
         return [source]
     if source.is_compressed or source.kind != "shard":
         return [source]
-    index = _index_of(settings, source)
+    index = index_of(settings, source)
     sizes = np.diff(index.sample_offsets)
     return [
         replace(
@@ -290,7 +285,7 @@ def read_source(settings: Settings, source: Source) -> Iterator[Sample]:
 
 def _read_piece(settings: Settings, source: Source, last: int) -> Iterator[Sample]:
     """Samples of a part of a shard, with all checks that reading a shard makes."""
-    offsets = _index_of(settings, source).sample_offsets[source.first : last + 1]
+    offsets = index_of(settings, source).sample_offsets[source.first : last + 1]
     extents = np.zeros(last - source.first, EXTENT)
     extents["offset"] = offsets[:-1]
     extents["num_bytes"] = np.diff(offsets)
@@ -316,24 +311,13 @@ def read_extent(
         raise here from error
 
 
-def scan_source(
-    settings: Settings, source: Source, on_damage: OnDamage
-) -> tuple[Table, list[str]]:
-    """Rows for the samples of one input, unsorted and in place, and their keys.
-
-    ``on_damage`` is told of damage, before which the rows end.
-    """
-    if source.problem:
-        raise StorageError(source.url, source.problem)
-    if source.kind == "folder":
-        return _scan_listing(settings, source)
-    index = _index_of(settings, source, on_damage)
-    return _scan_index(settings, source, index)
-
-
-def _index_of(
+def index_of(
     settings: Settings, source: Source, on_damage: OnDamage | None = None
 ) -> ShardIndex:
+    """The index of a shard: that beside it, or else one made by reading it.
+
+    ``on_damage`` is told of damage, before which the index ends.
+    """
     options = settings.storage_options
     if source.has_index:
         num_bytes = None if source.last is not None else source.num_bytes
@@ -350,87 +334,3 @@ def _index_of(
         key_rule=settings.key_rule,
         on_damage=on_damage,
     )
-
-
-def _scan_listing(settings: Settings, source: Source) -> tuple[Table, list[str]]:
-    options = settings.storage_options
-    listing = read_bytes(listing_url(settings, source), storage_options=options)
-    lines = listing.splitlines(keepends=True)
-    documents = [json.loads(line) for line in lines]
-    keys = [document["key"] for document in documents]
-    rows = _new_rows(source, len(lines))
-    rows["num_bytes"] = [len(line) for line in lines]
-    rows["offset"] = np.cumsum(rows["num_bytes"]) - rows["num_bytes"]
-    rows["body"] = [document["body"] for document in documents]
-    samples = read_listed(lines, storage_options=options)
-    return _with_keys(settings.order, source, rows, keys, samples), keys
-
-
-def _scan_index(
-    settings: Settings, source: Source, index: ShardIndex
-) -> tuple[Table, list[str]]:
-    keys = index.keys()
-    rows = _new_rows(source, len(keys))
-    rows["offset"] = index.sample_offsets[:-1]
-    rows["num_bytes"] = _ends(index) - index.sample_offsets[:-1]
-    rows["body"] = _bodies(index, keys)
-    samples = read_samples(
-        source.url,
-        storage_options=settings.storage_options,
-        key_rule=settings.key_rule,
-    )
-    return _with_keys(settings.order, source, rows, keys, samples), keys
-
-
-def _ends(index: ShardIndex) -> NDArray[Any]:
-    """Where each sample ends.
-
-    Before the next begins there may be more, such as the end of the first of two
-    archives that were joined.
-    """
-    last = index.sample_members[1:] - 1
-    sizes = index.member_size[last]
-    return index.member_offset[last] + (sizes + BLOCK - 1) // BLOCK * BLOCK
-
-
-def _new_rows(
-    source: Source, num_rows: int
-) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    rows = np.zeros(num_rows, ROW)
-    rows["source"] = rows["container"] = source.number
-    rows["position"] = np.arange(num_rows)
-    return rows
-
-
-def _bodies(index: ShardIndex, keys: Sequence[str]) -> NDArray[Any]:
-    """What each sample of a shard takes in a shard of ours."""
-    if index.canonical:
-        return np.diff(index.sample_offsets)
-    return np.array(
-        [
-            sample_tar_bytes(key, {e: size for e, _, size in index.members(i)})
-            for i, key in enumerate(keys)
-        ],
-        np.int64,
-    )
-
-
-def _with_keys(
-    order: Order,
-    source: Source,
-    rows: NDArray[Any],
-    keys: list[str],
-    samples: Iterable[Sample],
-) -> Table:
-    """Rows with their sort keys; samples are read only if a field is sorted by."""
-    if order.kind == "shuffle":
-        positions = range(len(keys))
-        rows["key"] = shuffle_keys(order.seed, keys, source.number, positions)
-    elif order.kind == "sort":
-        if order.field == "__key__":
-            samples = ({"__key__": key} for key in keys)
-        found = [field_key(order, source.url, sample) for sample in samples]
-        if order.by_text:
-            return Table(rows, [bytes(text) for text in found])
-        rows["key"] = found
-    return Table(rows)

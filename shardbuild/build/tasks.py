@@ -7,6 +7,7 @@ task that finds its record does nothing more.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,14 @@ from shardbuild.build.quarantine import Quarantine
 from shardbuild.build.report import Tally
 from shardbuild.build.rows import (
     EXTENT,
-    ROW,
     Table,
     join_tables,
     load_slice,
     save_table,
 )
 from shardbuild.build.runs import RunSorter, RunWriter
+from shardbuild.build.scanning import scan_source
 from shardbuild.build.sieve import Sieve
-from shardbuild.build.sources import scan_source
 from shardbuild.build.state import (
     RUNS_PER_TASK,
     Record,
@@ -38,7 +38,7 @@ from shardbuild.build.state import (
 )
 from shardbuild.build.windows import read_windows
 from shardbuild.build.writing import Copier
-from shardbuild.errors import SampleError, ShardError, StorageError
+from shardbuild.errors import SampleError
 from shardbuild.shards.index import save_index
 from shardbuild.shards.writer import TarWriter
 from shardbuild.storage import (
@@ -121,13 +121,8 @@ def scan_task(settings: Settings, source: Source) -> Record:
 
 
 def _scan(settings: Settings, source: Source) -> Record:
-    sieve = Sieve(settings, source)
-    try:
-        table, keys = scan_source(settings, source)
-    except (ShardError, StorageError) as error:
-        sieve.lose(error)
-        table, keys = Table(np.empty(0, ROW)), []
-    sieve.note_keys(keys)
+    with Sieve(settings, source) as sieve:
+        table = scan_source(sieve)
     return _save_first(settings, "scan", source.number, table, [sieve])
 
 
@@ -179,25 +174,17 @@ def map_task(
 
 def _map(settings: Settings, item: MapItem, samples: Iterator[Sample] | None) -> Record:
     sorter = RunSorter(settings, item.number)
-    sieves = []
-    try:
-        for source in item.sources:
-            sieve = Sieve(settings, source, samples)
-            sieves.append(sieve)
+    sieves = [Sieve(settings, source, samples) for source in item.sources]
+    with ExitStack() as stack:
+        for sieve in map(stack.enter_context, sieves):
             for position, sub, sample in sieve.samples():
                 try:
-                    sorter.add(source, position, sub, sample)
+                    sorter.add(sieve.source, position, sub, sample)
                 except SampleError as error:
                     sieve.reject(position, sample, error)
                 else:
                     sieve.num_written += 1
         table = sorter.finish()
-        for sieve in sieves:
-            sieve.quarantine.close()
-    except BaseException:
-        for sieve in sieves:
-            sieve.quarantine.discard()
-        raise
     record = _save_first(settings, "map", item.number, table, sieves)
     return {"num_runs": sorter.num_runs, **record}
 
@@ -213,26 +200,23 @@ def stream_task(
 def _stream(
     settings: Settings, source: Source, samples: Iterator[Sample] | None
 ) -> Record:
-    sieve = Sieve(settings, source, samples)
-    try:
-        with TarWriter(
+    with (
+        Sieve(settings, source, samples) as sieve,
+        TarWriter(
             settings.shard_url(source.number),
             storage_options=settings.storage_options,
             key_rule=settings.key_rule,
-        ) as writer:
-            for position, _, sample in sieve.samples():
-                try:
-                    writer.write(sample)
-                except SampleError as error:
-                    sieve.reject(position, sample, error)
-                else:
-                    sieve.num_written += 1
-            if not writer.num_samples:
-                writer.discard()
-        sieve.quarantine.close()
-    except BaseException:
-        sieve.quarantine.discard()
-        raise
+        ) as writer,
+    ):
+        for position, _, sample in sieve.samples():
+            try:
+                writer.write(sample)
+            except SampleError as error:
+                sieve.reject(position, sample, error)
+            else:
+                sieve.num_written += 1
+        if not writer.num_samples:
+            writer.discard()
     return {
         "tally": sieve.tally().to_json(),
         "sources": [[source.number, sieve.num_read, sieve.keys_sum]],

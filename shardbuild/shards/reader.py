@@ -41,8 +41,9 @@ from shardbuild.storage.filesystems import store_error
 from shardbuild.storage.gopen import gopen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
+    from shardbuild.errors import ShardError
     from shardbuild.shards.decompress import Readable
     from shardbuild.shards.index import ShardIndex
     from shardbuild.shards.samples import KeyRule, Sample
@@ -67,11 +68,12 @@ def read_samples(
     storage_options: StorageOptions | None = None,
     key_rule: KeyRule = "first-dot",
     facts: ReadFacts | None = None,
-) -> Iterator[Sample]:
+) -> Samples:
     """Read a shard front to back: ``__key__`` and fields of bytes for each sample.
 
-    Nothing is opened before the first sample is asked for. Memory is bounded by
-    the largest sample and a few MiB.
+    Nothing is opened before the first sample is asked for; what is open is closed
+    after the last, and by ``close()`` if the rest is not wanted. Memory is bounded
+    by the largest sample and a few MiB.
 
     >>> import io, tarfile, tempfile
     >>> with tempfile.NamedTemporaryFile(suffix=".tar") as file:
@@ -96,11 +98,31 @@ def read_samples(
         StorageError: It cannot be read.
     """
 
-    def parts() -> Iterator[Iterable[Sample]]:
+    def parts() -> Generator[Iterable[Sample]]:
         with gopen(url, storage_options=storage_options) as stream:
             yield from _parts_of(stream, url, key_rule, facts)
 
-    return chain.from_iterable(parts())
+    return Samples(parts())
+
+
+class Samples:
+    """An iterator of samples that can be closed before its end."""
+
+    __slots__ = ("_parts", "_samples")
+
+    def __init__(self, parts: Generator[Iterable[Sample]]) -> None:
+        self._parts = parts
+        self._samples = chain.from_iterable(parts)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self._samples
+
+    def __next__(self) -> Sample:
+        return next(self._samples)
+
+    def close(self) -> None:
+        """Close the shard."""
+        self._parts.close()
 
 
 def read_stream(
@@ -156,17 +178,21 @@ def scan_shard(
     storage_options: StorageOptions | None = None,
     key_rule: KeyRule = "first-dot",
     facts: ReadFacts | None = None,
+    on_damage: Callable[[ShardError], None] | None = None,
 ) -> ShardIndex:
     """Make the index of a shard by one pass over it, with all checks of reading.
 
-    Of local shards with large members only the headers are read.
+    Of local shards with large members only the headers are read. ``on_damage`` is
+    told of damage, and the index ends before it; without it, damage is raised.
 
     Raises:
         ShardError: As `read_samples`.
         StorageError: It cannot be read.
     """
     with gopen(url, storage_options=storage_options) as stream:
-        return scan_stream(stream, url, key_rule=key_rule, facts=facts)
+        return scan_stream(
+            stream, url, key_rule=key_rule, facts=facts, on_damage=on_damage
+        )
 
 
 def scan_stream(
@@ -175,8 +201,9 @@ def scan_stream(
     *,
     key_rule: KeyRule = "first-dot",
     facts: ReadFacts | None = None,
+    on_damage: Callable[[ShardError], None] | None = None,
 ) -> ShardIndex:
-    """Make the index of a shard from an open binary file.
+    """Make the index of a shard from an open binary file, as `scan_shard` does.
 
     Raises:
         ShardError: As `read_samples`.
@@ -185,7 +212,7 @@ def scan_stream(
     with _storage_errors(url):
         window, counted = _window_of(stream, url, facts)
         with _reading(window, key_rule, facts) as reading:
-            index = reading.index()
+            index = reading.index(on_damage)
     if counted is None:
         return index
     return dataclasses.replace(index, file_bytes=counted.num_bytes)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from shardbuild.errors import ShardError
 from shardbuild.shards.readcut import samples_of_run
 from shardbuild.shards.readkeys import KeyLedger
 from shardbuild.shards.readmembers import Found, MemberReader
@@ -16,7 +17,7 @@ from shardbuild.shards.scanheaders import HeaderScan
 from shardbuild.shards.tarparse import BLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from shardbuild.shards.index import ShardIndex
     from shardbuild.shards.readfacts import ReadFacts
@@ -79,8 +80,12 @@ class ShardReading:
             else:
                 yield samples_of_run(part, buffer)
 
-    def index(self) -> ShardIndex:
+    def index(
+        self, on_damage: Callable[[ShardError], None] | None = None
+    ) -> ShardIndex:
         """Read where all samples lie.
+
+        With ``on_damage``, damage is told and ends the index before it.
 
         Raises:
             ShardError: As `samples`.
@@ -90,12 +95,18 @@ class ShardReading:
         columns = IndexColumns()
         self._judge = judge = FormJudge(self._window)
         self._exact.on_member = judge.see_member
-        for part in self.parts(payloads=False):
-            if isinstance(part, Found):
-                columns.add_found(part)
-            else:
-                columns.add_run(part, self._window.base)
         facts = self._facts
+        try:
+            for part in self.parts(payloads=False):
+                if isinstance(part, Found):
+                    columns.add_found(part)
+                else:
+                    columns.add_run(part, self._window.base)
+        except ShardError as error:
+            if on_damage is None:
+                raise
+            on_damage(error)
+            return columns.finish(error.offset, canonical=False)
         canonical = judge.see_end(facts, is_fragment=self._exact.is_fragment)
         return columns.finish(facts.num_bytes, canonical=canonical)
 
