@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from shardbuild.errors import StorageError as StorageError
     from shardbuild.errors import TransformError as TransformError
     from shardbuild.errors import TruncatedShardError as TruncatedShardError
+    from shardbuild.errors import UsageError as UsageError
     from shardbuild.shards.index import ShardIndex as ShardIndex
     from shardbuild.shards.index import index_url as index_url
     from shardbuild.shards.index import load_index as load_index
@@ -67,7 +68,7 @@ _HOMES = {
     "shardbuild.errors": (
         "DecodeError DestinationError EncodeError KeyRuleError ManifestError "
         "MissingExtraError PipeError PlanError SampleError ShardError "
-        "ShardbuildError StorageError TransformError TruncatedShardError"
+        "ShardbuildError StorageError TransformError TruncatedShardError UsageError"
     ),
     "shardbuild.shards.index": "ShardIndex index_url load_index save_index",
     "shardbuild.shards.manifest": (

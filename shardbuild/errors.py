@@ -12,6 +12,7 @@
     │   └── KeyRuleError      what would be written could not be read back
     ├── ManifestError         a manifest or an index is damaged or does not fit
     ├── PlanError             a plan does not fit, or cannot be made
+    │   └── UsageError        options are out of range, or do not go together
     ├── DestinationError      the place to write to holds something else
     └── MissingExtraError     an optional package is not installed
 
@@ -37,6 +38,7 @@ __all__ = [
     "StorageError",
     "TransformError",
     "TruncatedShardError",
+    "UsageError",
 ]
 
 
@@ -122,6 +124,10 @@ class ManifestError(ShardbuildError):
 
 class PlanError(ShardbuildError):
     """A plan does not fit in memory or on disk, or cannot be made."""
+
+
+class UsageError(PlanError):
+    """Options are out of range, or do not go together."""
 
 
 class DestinationError(ShardbuildError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardbuild.errors import PlanError
+from shardbuild.errors import PlanError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,7 +81,7 @@ class Job:
             if name not in self.all_options:
                 known = ", ".join(sorted(self.all_options)) or "none"
                 problem = f"the job has no option {name!r} (it has: {known})"
-                raise PlanError(self.url, problem)
+                raise UsageError(self.url, problem)
         return Job(self.url, self.source, {**self.options, **options})
 
     def check(self) -> None:
@@ -92,7 +92,7 @@ class Job:
         """
         for name, value in self.all_options.items():
             if value is inspect.Parameter.empty:
-                raise PlanError(self.url, f"the job's option {name!r} needs a value")
+                raise UsageError(self.url, f"the job's option {name!r} needs a value")
 
     def __call__(self, sample: Sample) -> Sample | list[Sample] | None:
         transform = self.transform

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from shardbuild.codecs.encoders import encode_field
-from shardbuild.errors import PlanError, SampleError
+from shardbuild.errors import SampleError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,7 +64,7 @@ def parse_order(text: str, seed: int = 0) -> Order:
     ``index``, ...) sort as integers and all others as text.
 
     Raises:
-        PlanError: it is none of these.
+        UsageError: it is none of these.
 
     >>> str(parse_order("sort:cls"))
     'sort:cls:int'
@@ -77,7 +77,7 @@ def parse_order(text: str, seed: int = 0) -> Order:
     field, _, kind = rest.partition(":")
     if head != "sort" or not field or (kind and kind not in get_args(FieldType)):
         problem = "use keep, shuffle or sort:FIELD[:text|int|float]"
-        raise PlanError(f"order {text!r}", problem)
+        raise UsageError(f"order {text!r}", problem)
     if kind == "int" or (not kind and field in _INT_EXTENSIONS):
         return Order("sort", field, "int", seed)
     return Order("sort", field, "float" if kind == "float" else "text", seed)

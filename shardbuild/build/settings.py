@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 from shardbuild.build.jobs import Job, describe_transform
 from shardbuild.build.ordering import Limits, Order, parse_order
 from shardbuild.build.report import parse_bytes
-from shardbuild.errors import PlanError
+from shardbuild.errors import UsageError
 from shardbuild.shards.manifest import manifest_url, report_url
 from shardbuild.shards.samples import KeyRule
 from shardbuild.storage import join_url, protocol_of, split_url
@@ -179,7 +179,7 @@ def read_settings(
         options: the other options of the call.
 
     Raises:
-        PlanError: one of them is out of range or does not go with another.
+        UsageError: one of them is out of range or does not go with another.
 
     >>> read_settings("out/a-%06d.tar", None, {}).state
     'out/.a.build'
@@ -213,28 +213,29 @@ def read_settings(
 
 def _check_pattern(pattern: str) -> None:
     if protocol_of(pattern) in (None, "pipe"):
-        raise PlanError(pattern, "is a stream: shards need a folder to go to")
+        raise UsageError(pattern, "is a stream: shards need a folder to go to")
     name = split_url(pattern)[1]
     if len(_NUMBER.findall(name)) != 1 or pattern.count("%") != 1:
         problem = (
             "needs one place for the shard's number, such as 'train-%06d.tar', and no "
             "other '%'"
         )
-        raise PlanError(pattern, problem)
+        raise UsageError(pattern, problem)
 
 
 def _check_names(options: BuildOptions) -> None:
     unknown = sorted(set(options) - set(BuildOptions.__annotations__))
     if unknown:
         known = ", ".join(sorted(BuildOptions.__annotations__))
-        raise PlanError(f"option {unknown[0]!r}", f"there is none (there are: {known})")
+        problem = f"there is none (there are: {known})"
+        raise UsageError(f"option {unknown[0]!r}", problem)
 
 
 def _read_int(name: str, value: int | None) -> int | None:
     try:
         return None if value is None else operator.index(value)
     except TypeError as error:
-        raise PlanError(f"{name} {value!r}", "use a whole number") from error
+        raise UsageError(f"{name} {value!r}", "use a whole number") from error
 
 
 def _read_size(name: str, value: float | str | None) -> int | None:
@@ -244,7 +245,7 @@ def _read_size(name: str, value: float | str | None) -> int | None:
         return None if value is None else int(value)
     except (OverflowError, TypeError, ValueError) as error:
         problem = "use a number of bytes, or text such as '1GB' or '512MiB'"
-        raise PlanError(f"{name} {value!r}", problem) from error
+        raise UsageError(f"{name} {value!r}", problem) from error
 
 
 def _check_numbers(settings: Settings) -> None:
@@ -257,9 +258,9 @@ def _check_numbers(settings: Settings) -> None:
     for name, (least, most) in ranges.items():
         value = getattr(settings, name)
         if value is not None and value < least:
-            raise PlanError(f"{name} {value!r}", f"use at least {least}")
+            raise UsageError(f"{name} {value!r}", f"use at least {least}")
         if value is not None and most is not None and value > most:
-            raise PlanError(f"{name} {value!r}", f"use at most {most}")
+            raise UsageError(f"{name} {value!r}", f"use at most {most}")
 
 
 def _check_choices(settings: Settings) -> None:
@@ -267,14 +268,14 @@ def _check_choices(settings: Settings) -> None:
     for name, literal in choices.items():
         value = getattr(settings, name)
         if value not in get_args(literal):
-            raise PlanError(f"{name} {value!r}", f"use {', '.join(get_args(literal))}")
+            raise UsageError(f"{name} {value!r}", f"use {', '.join(get_args(literal))}")
     if settings.label_from not in (None, "folder"):
-        raise PlanError(f"label_from {settings.label_from!r}", "use folder")
+        raise UsageError(f"label_from {settings.label_from!r}", "use folder")
     if settings.method == "stream" and (
         settings.is_sized or settings.order.kind != "keep"
     ):
         problem = "keeps the order and the shards: use gather or spill"
-        raise PlanError("method 'stream'", problem)
+        raise UsageError("method 'stream'", problem)
     if settings.method == "gather" and settings.transform is not None:
         problem = "moves samples unchanged: use spill for a job"
-        raise PlanError("method 'gather'", problem)
+        raise UsageError("method 'gather'", problem)

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
 import shardbuild
-from shardbuild.errors import ShardbuildError
+from shardbuild.errors import ShardbuildError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +128,7 @@ def _failed(error: Exception) -> int:
     if not isinstance(error, ShardbuildError):
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     _say(text)
-    return FAILED
+    return WRONG_USAGE if isinstance(error, UsageError) else FAILED
 
 
 def _say(text: str) -> None:
