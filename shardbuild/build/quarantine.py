@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from shardbuild.errors import SampleError, ShardbuildError
+from shardbuild.codecs.encoders import encode_field
+from shardbuild.errors import EncodeError, SampleError, ShardbuildError
 from shardbuild.shards.writer import TarWriter
 from shardbuild.storage import join_url
 
@@ -21,7 +23,9 @@ class Quarantine:
     """A shard of bad samples, opened for the first, published by `close`.
 
     Each sample is as it was read, with one more field, ``quarantine.json``: key,
-    input, position, reason, problem and traceback.
+    input, position, reason, problem and traceback. A key that no shard may hold, or
+    this one holds already, becomes ``sample-...``, and fields that no shard may hold
+    are left out: then ``not_kept`` tells their types.
     """
 
     def __init__(self, settings: Settings, name: str) -> None:
@@ -56,12 +60,15 @@ class Quarantine:
             "traceback": "".join(traceback.format_exception(cause)),
             "url": url,
         }
-        text = json.dumps(about, indent=1)
-        kept = {**sample, _FIELD: text.encode()}
+        kept = _encodable(sample)
+        named = {"__key__": f"sample-{position:09d}-{self.num_samples}"}
         try:
-            self._writer.write(kept)
+            _write(self._writer, sample, kept, about)
         except SampleError:
-            self._writer.write({**kept, "__key__": f"sample-{position:09d}"})
+            try:
+                _write(self._writer, sample, {**kept, **named}, about)
+            except SampleError:
+                _write(self._writer, sample, named, about)
         self.num_samples += 1
 
     def close(self) -> None:
@@ -73,6 +80,26 @@ class Quarantine:
         """Leave nothing behind."""
         if self._writer is not None:
             self._writer.discard()
+
+
+def _encodable(sample: Sample) -> Sample:
+    """The fields of a sample that have an encoder, which those of shards always do."""
+    kept = {}
+    for name, value in sample.items():
+        with contextlib.suppress(EncodeError):
+            meta = name.startswith("_")
+            kept[name] = value if meta else encode_field(name, value)
+    return kept
+
+
+def _write(
+    writer: TarWriter, sample: Sample, fields: Sample, about: dict[str, Any]
+) -> None:
+    lost = sorted(set(sample) - set(fields))
+    if lost:
+        types = {name: type(sample[name]).__qualname__ for name in lost}
+        about = {**about, "not_kept": types}
+    writer.write({**fields, _FIELD: json.dumps(about, indent=1).encode()})
 
 
 def quarantine_url(settings: Settings, name: str) -> str:
