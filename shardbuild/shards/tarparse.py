@@ -92,7 +92,8 @@ _strict_sum = re.compile(
 )
 _loose_sum = re.compile(rb" *([0-7]+)[\0 ]*")
 _octal = re.compile(rb" *([0-7]*)[ ]*(?:\0.*)?", re.DOTALL)
-_record = re.compile(rb"([0-9]{1,7}) ")
+_record = re.compile(rb"([0-9]{1,7}) ([^=]*)=")
+_NEWLINE: Final = ord("\n")
 _decimal = re.compile(rb"[0-9]{1,19}")
 
 
@@ -206,14 +207,14 @@ def parse_pax(data: bytes, url: str, offset: int) -> dict[bytes, bytes]:
     position, end = 0, len(data)
     while position < end and data[position]:
         match = _record.match(data, position)
-        stop = position + int(match[1]) if match else 0
-        equals = data.find(b"=", match.end(), stop) if match else -1
-        if match is None or equals < 0 or stop > end or data[stop - 1] != ord("\n"):
-            problem = (
-                f"a damaged record in a pax header: {data[position : position + 40]!r}"
-            )
+        length, keyword = match.groups() if match else (b"0", b"")
+        stop = position + int(length)
+        start = match.end() if match else stop
+        if start >= stop or stop > end or data[stop - 1] != _NEWLINE:
+            there = data[position : position + 40]
+            problem = f"a damaged record in a pax header: {there!r}"
             raise ShardError(url, problem, offset + position)
-        records[data[match.end() : equals]] = data[equals + 1 : stop - 1]
+        records[keyword] = data[start : stop - 1]
         position = stop
     return records
 
