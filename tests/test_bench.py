@@ -26,7 +26,7 @@ from shardbuild.bench.datasets import (
 )
 from shardbuild.bench.memory import run_watched
 from shardbuild.bench.results import as_records, as_table
-from shardbuild.bench.session import run_workload, scratch_folder
+from shardbuild.bench.session import kept_bytecode, run_workload, scratch_folder
 from shardbuild.bench.shaped_server import Shape, shaped_server
 from shardbuild.bench.targets import TARGETS, Target, judge
 from shardbuild.bench.timing import Contestant, Timing, measure
@@ -35,8 +35,14 @@ from shardbuild.cli import bench
 from shardbuild.errors import MissingExtraError, SampleError, ShardbuildError
 
 
+@pytest.fixture(scope="module")
+def bytecode(tmp_path_factory):
+    with kept_bytecode(tmp_path_factory.mktemp("bytecode")):
+        yield
+
+
 @pytest.fixture
-def scene(tmp_path):
+def scene(tmp_path, bytecode):
     return Scene(tmp_path, num_samples=40, num_photos=20, num_workers=2)
 
 
