@@ -154,7 +154,7 @@ class Plan:
 
 
 def _row(name: str, *cells: str) -> str:
-    return f"  {name:8}" + "".join(f"{cell:>13}" for cell in cells)
+    return f"  {name:8}" + "".join(f" {cell:>12}" for cell in cells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,7 +434,7 @@ def fan_in(memory: int) -> int:
 def merge_levels(num_runs: int, memory: int) -> list[int]:
     """How many runs are left after each level of merging; none if few enough.
 
-    >>> merge_levels(100, 128 << 20), merge_levels(1000, 128 << 20)
+    >>> merge_levels(64, 128 << 20), merge_levels(1000, 128 << 20)
     ([], [16])
     """
     levels = []
