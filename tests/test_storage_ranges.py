@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardbuild.errors import StorageError
-from shardbuild.storage import gopen, metered, ranges, write_bytes
+from shardbuild.storage import RangeSource, gopen, metered, ranges, write_bytes
 from shardbuild.storage.ranges import BLOCK_BYTES, BUDGET_BYTES, StoreReader
 from shardbuild.storage.sources import open_source
 
@@ -172,13 +172,42 @@ def test_two_readers_of_one_object_in_memory_do_not_disturb_each_other():
     assert first.read() == DATA[1000:]
 
 
-def test_caches_of_fsspec_in_front(moto_bucket, tmp_path):
-    options = {"s3": moto_bucket.storage_options}
+@pytest.mark.parametrize("cache", ["simplecache", "filecache"])
+def test_a_cache_of_fsspec_in_front_is_used(moto_bucket, tmp_path, cache):
+    options = {
+        "s3": moto_bucket.storage_options,
+        cache: {"cache_storage": str(tmp_path)},
+    }
     plain = moto_bucket.join("x")
     write_bytes(plain, DATA, storage_options=options)
-    for cache in ("simplecache", "filecache"):
-        more = {**options, cache: {"cache_storage": f"{tmp_path}/{cache}"}}
-        for _ in range(2):
-            with gopen(f"{cache}::{plain}", storage_options=more) as file:
-                assert file.read() == DATA
-        assert list((tmp_path / cache).iterdir())
+    for _ in range(2):
+        with gopen(f"{cache}::{plain}", storage_options=options) as file:
+            assert isinstance(file, ranges.StreamReader)
+            assert file.read() == DATA
+        with RangeSource(f"{cache}::{plain}", options) as source:
+            buffer = bytearray(100)
+            source.read_into([5], [memoryview(buffer)])
+            assert bytes(buffer) == DATA[5:105]
+    (copy,) = [path for path in tmp_path.iterdir() if path.name != "cache"]
+    assert copy.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("cache", ["simplecache", "filecache"])
+def test_a_copy_that_a_killed_process_left_short_is_an_error(
+    moto_bucket, tmp_path, cache
+):
+    options = {
+        "s3": moto_bucket.storage_options,
+        cache: {"cache_storage": str(tmp_path)},
+    }
+    url = f"{cache}::{moto_bucket.join('x')}"
+    write_bytes(url, DATA[:1000], storage_options=options)
+    with gopen(url, storage_options=options) as file:
+        assert file.read() == DATA[:1000]
+    (copy,) = [path for path in tmp_path.iterdir() if path.name != "cache"]
+    copy.write_bytes(DATA[:512])
+    with (
+        gopen(url, storage_options=options) as file,
+        pytest.raises(StorageError, match="ended at byte 512 of 1000"),
+    ):
+        file.read()

@@ -144,7 +144,10 @@ class RangeSource:
 
     def close(self) -> None:
         """Let go of the file; closing twice is safe."""
-        fd, self._fd, self._source = self._fd, -1, None
+        fd, source = self._fd, self._source
+        self._fd, self._source = -1, None
+        if source is not None:
+            source.close()
         if fd >= 0:
             os.close(fd)
 
@@ -160,7 +163,7 @@ class RangeSource:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
+        if hasattr(self, "_source"):
             self.close()
 
 

@@ -182,6 +182,20 @@ def is_on_loop(fs: Any) -> bool:
         return False
 
 
+def is_async(fs: Any) -> bool:
+    """Whether a file system answers several requests at once.
+
+    Asked of its class: fsspec's caches pass on what they do not know themselves to
+    the store behind them, this attribute too.
+    """
+    return bool(getattr(type(fs), "async_impl", False))
+
+
+def is_cache(fs: Any) -> bool:
+    """Whether a file system keeps local copies of another's files."""
+    return protocol_of_filesystem(fs) in _CACHES
+
+
 def store_error(url: str, error: BaseException) -> ShardbuildError:
     """Our error for one of a store's, its kind in words.
 

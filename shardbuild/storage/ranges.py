@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from shardbuild.errors import StorageError
 from shardbuild.storage.filesystems import (
     filesystem_of,
+    is_async,
+    is_cache,
     protocol_of_filesystem,
     store_error,
 )
@@ -40,7 +42,7 @@ def open_store(url: str, options: StorageOptions | None) -> io.RawIOBase:
     fs, path = filesystem_of(url, options)
     # fsspec's memory files share one position among all who read them
     in_memory = protocol_of_filesystem(fs) == "memory"
-    if not in_memory and not getattr(fs, "async_impl", False):
+    if not in_memory and not is_async(fs):
         return StreamReader(url, fs, path)
     source = open_source(url, options)
     num_bytes, first = source.begin(BLOCK_BYTES)
@@ -137,9 +139,7 @@ class StoreReader(io.RawIOBase):
 class StreamReader(io.RawIOBase):
     """Any file object of fsspec, with our errors, our counts, and a size check."""
 
-    def __init__(
-        self, url: str, fs: Any, path: str, *, num_bytes: int | None = None
-    ) -> None:
+    def __init__(self, url: str, fs: Any, path: str) -> None:
         super().__init__()
         self.name = url
         self._meter = current_meter()
@@ -149,9 +149,11 @@ class StreamReader(io.RawIOBase):
         try:
             options = {"block_size": 0} if "http" in fs.protocol else {}
             self._file = fs.open(path, "rb", **options)
+            # A cache that was killed while it made a copy gives the torso out.
+            size = fs.info(path).get("size") if is_cache(fs) else None
         except Exception as error:
             raise store_error(url, error) from error
-        size = getattr(self._file, "size", None) if num_bytes is None else num_bytes
+        size = getattr(self._file, "size", size)
         self._num_bytes = size if isinstance(size, int) else None
 
     def readable(self) -> bool:

@@ -11,11 +11,12 @@ import asyncio
 import os
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from shardbuild.errors import StorageError
 from shardbuild.storage.filesystems import (
     filesystem_of,
+    is_async,
     is_permanent,
     protocol_of_filesystem,
     status_of,
@@ -85,6 +86,9 @@ class Source:
         self._num_fetched -= num_bytes
         self._num_requests -= num_requests
         meter.count_read(num_bytes, num_requests)
+
+    def close(self) -> None:
+        """Let go of what is open; asking again opens it again."""
 
     def check_process(self) -> None:
         """Refuse to wait for a loop that runs in our parent process only."""
@@ -309,6 +313,7 @@ class _OrdinarySource(Source):
     def __init__(self, url: str, fs: Any, path: str) -> None:
         super().__init__(url, fs, path)
         self._lock = threading.Lock()
+        self._file: Any = None
 
     def begin(self, stop: int) -> tuple[int | None, Future[bytes] | None]:
         try:
@@ -321,7 +326,7 @@ class _OrdinarySource(Source):
         self._num_requests += 1
         try:
             with self._lock:
-                data = self._fs.cat_file(self._path, start=start, end=stop)
+                data = self._read(start, stop)
             self._num_fetched += len(data)
         except Exception as error:  # noqa: BLE001 - told when the future is asked
             future.set_exception(store_error(self.url, error))
@@ -332,6 +337,20 @@ class _OrdinarySource(Source):
             problem = f"at byte {start}: got {len(data)} of {stop - start} bytes"
             future.set_exception(StorageError(self.url, problem))
         return future
+
+    def _read(self, start: int, stop: int) -> bytes:
+        # fsspec's memory files share one position among all who read them
+        if protocol_of_filesystem(self._fs) == "memory":
+            return cast("bytes", self._fs.cat_file(self._path, start, stop))
+        if self._file is None:
+            self._file = self._fs.open(self._path, "rb")
+        self._file.seek(start)
+        return cast("bytes", self._file.read(stop - start))
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def fetch_all(self) -> bytes:
         self._num_requests += 1
@@ -356,6 +375,6 @@ _SOURCES: dict[str, type[Source]] = {
 def open_source(url: str, options: StorageOptions | None = None) -> Source:
     """The source for a url of a store; nothing is asked of the store yet."""
     fs, path = filesystem_of(url, options)
-    if not getattr(fs, "async_impl", False):
+    if not is_async(fs):
         return _OrdinarySource(url, fs, path)
     return _SOURCES.get(protocol_of_filesystem(fs), Source)(url, fs, path)

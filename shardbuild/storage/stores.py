@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shardbuild.errors import StorageError
 from shardbuild.storage.filesystems import (
     filesystem_of,
+    is_async,
     is_missing,
     protocol_of_filesystem,
     store_error,
@@ -293,7 +294,7 @@ def _remove_any_tree(fs: Any, path: str) -> None:
     found = fs.find(path, withdirs=True, detail=True)
     folders = {name for name, info in found.items() if info["type"] == "directory"}
     files = [name for name in found if name not in folders]
-    if getattr(fs, "async_impl", False):
+    if is_async(fs):
         from fsspec.asyn import sync
 
         sync(fs.loop, _remove_files, fs, files)
