@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from shardbuild.storage import (
     find_files,
     is_remote,
     local_path,
+    map_parallel,
     read_bytes,
 )
 from shardbuild.storage.urlparts import path_span
@@ -36,7 +36,6 @@ SLICE_BYTES = 16 << 20
 because a sample's place in the shuffled order depends on its slice."""
 
 _SHARD_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
-_PARALLEL_READS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +165,7 @@ def read_listed(
     if not is_remote(first["url"]):
         yield from map(read, documents)
         return
-    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-        waiting = [pool.submit(read, d) for d in _some(documents, _PARALLEL_READS)]
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [pool.submit(read, d) for d in _some(documents, 1)]
-
-
-def _some(documents: Iterator[Any], most: int) -> list[Any]:
-    return [document for _, document in zip(range(most), documents, strict=False)]
+    yield from map_parallel(read, documents)
 
 
 def _read_sample(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,12 @@ from shardbuild.errors import (
 from shardbuild.shards.decompress import compression_of
 from shardbuild.shards.index import index_url, load_index
 from shardbuild.shards.manifest import load_manifest
-from shardbuild.shards.reader import read_fragment, read_samples, scan_shard
+from shardbuild.shards.reader import (
+    read_fragment,
+    read_samples,
+    read_stream,
+    scan_shard,
+)
 from shardbuild.shards.tarformat import sample_tar_bytes
 from shardbuild.storage import (
     expand_urls,
@@ -32,6 +39,7 @@ from shardbuild.storage import (
     is_remote,
     list_names,
     read_bytes,
+    read_range,
     split_url,
     stat_url,
     write_bytes,
@@ -43,7 +51,7 @@ if TYPE_CHECKING:
     from shardbuild.build.settings import Settings
     from shardbuild.shards.index import ShardIndex
     from shardbuild.shards.samples import KeyRule, Sample
-    from shardbuild.storage import StorageOptions
+    from shardbuild.storage import StorageOptions, UrlFacts
 
 OnDamage = Callable[[ShardbuildError], None]
 """Is told what is wrong with an input."""
@@ -52,6 +60,7 @@ logger = logging.getLogger(__name__)
 
 _PARALLEL = 16
 _PROBED_SAMPLES = 64
+_PROBED_BYTES = 4 << 20
 _HEAD_BYTES = 512
 _PIECE_WINDOW_BYTES = 8 << 20
 
@@ -159,7 +168,7 @@ def _shard_sources(settings: Settings, spec: str, first: int) -> list[Source]:
         )
         try:
             facts = stat_url(url, storage_options=options)
-            compressed = _is_compressed(url, has_index=has_index, options=options)
+            compressed = _is_compressed(facts, has_index=has_index, options=options)
         except StorageError as error:
             if settings.errors == "raise":
                 raise
@@ -209,10 +218,18 @@ def _names_beside(
 
 
 def _is_compressed(
-    url: str, *, has_index: bool, options: StorageOptions | None
+    facts: UrlFacts, *, has_index: bool, options: StorageOptions | None
 ) -> bool:
+    """Whether a shard is; a store is asked for its first bytes, and for no more."""
+    url, num_bytes = facts.url, facts.num_bytes
     if _is_stream(url) or (has_index and url.endswith(".tar")):
         return False
+    if num_bytes is not None:
+        stop = min(num_bytes, _HEAD_BYTES)
+        return (
+            compression_of(read_range(url, 0, stop, storage_options=options))
+            is not None
+        )
     with gopen(url, "rb", storage_options=options) as stream:
         return compression_of(stream.read(_HEAD_BYTES)) is not None
 
@@ -223,17 +240,27 @@ def probe_sample_bytes(settings: Settings, sources: Sequence[Source]) -> float |
         if source.problem or source.kind != "shard" or _is_stream(source.url):
             continue
         sizes = []
-        samples = read_samples(
-            source.url,
-            storage_options=settings.storage_options,
-            key_rule=settings.key_rule,
-        )
-        for _, sample in zip(range(_PROBED_SAMPLES), samples, strict=False):
-            fields = {k: len(v) for k, v in sample.items() if k != "__key__"}
-            sizes.append(sample_tar_bytes("key", fields))
+        samples = _first_samples(settings, source)
+        with contextlib.suppress(ShardError):  # the run will say what is wrong
+            for _, sample in zip(range(_PROBED_SAMPLES), samples, strict=False):
+                fields = {k: len(v) for k, v in sample.items() if k != "__key__"}
+                sizes.append(sample_tar_bytes("key", fields))
         if sizes:
             return sum(sizes) / len(sizes)
     return None
+
+
+def _first_samples(settings: Settings, source: Source) -> Iterator[Sample]:
+    """Samples at the start of a shard; a store is asked for them by one request.
+
+    There the last one is cut off, which is a ShardError.
+    """
+    url, options = source.url, settings.storage_options
+    if not is_remote(url):
+        return read_samples(url, storage_options=options, key_rule=settings.key_rule)
+    stop = min(source.num_bytes, _PROBED_BYTES)
+    head = io.BytesIO(read_range(url, 0, stop, storage_options=options))
+    return read_stream(head, url, key_rule=settings.key_rule)
 
 
 def split_source(settings: Settings, source: Source) -> list[Source]:

@@ -6,6 +6,7 @@ from shardbuild.storage.fetch import RangeSource, read_range
 from shardbuild.storage.gopen import gopen
 from shardbuild.storage.listing import FileFacts, find_files
 from shardbuild.storage.meter import Meter, metered
+from shardbuild.storage.parallel import map_parallel
 from shardbuild.storage.publish import (
     AtomicFile,
     open_atomic,
@@ -50,6 +51,7 @@ __all__ = [
     "join_url",
     "list_names",
     "local_path",
+    "map_parallel",
     "metered",
     "open_atomic",
     "protocol_of",
