@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 import tracemalloc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import webdataset
@@ -211,6 +211,20 @@ def test_long_names(key: str, form: str, tmp_path: Path) -> None:
     samples = [{**s, "__key__": f"{key}{i}"} for i, s in enumerate(make_samples(300))]
     data = make_tar(entries_of(samples), FORMATS[form])
     assert read_in_all_ways(data, tmp_path) == samples
+
+
+def test_the_prefix_as_star_writes_it(tmp_path: Path) -> None:
+    data = make_tar(entries_of(make_samples(50)))
+    prefix = b"p" * 131 + b"00012345670 00012345670 "
+    for i in range(0, len(data), BLOCK):
+        if data[i + 257 : i + 262] == b"ustar":
+            data = _with_header(data, i, 345, prefix)
+            data = _with_header(data, i, 508, b"tar\0")
+    samples = read_in_all_ways(data, tmp_path)
+    keys = [sample["__key__"] for sample in make_samples(50)]
+    assert [sample["__key__"] for sample in samples] == [
+        f"{'p' * 131}/{k}" for k in keys
+    ]
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -494,6 +508,25 @@ def test_a_file_left_half_read_is_closed(tmp_path: Path) -> None:
     assert set(Path("/proc/self/fd").iterdir()) == before
 
 
+def test_a_stream_that_would_block_is_an_error() -> None:
+    class Blocking(io.RawIOBase):
+        def readinto(self, buffer: Any) -> None:
+            return None
+
+    with pytest.raises(StorageError, match="block"):
+        list(read_stream(cast("Any", Blocking()), "u"))
+
+
+def test_large_fragments_are_read_from_any_memory() -> None:
+    samples = make_samples(600, num_bytes=9000)
+    data = make_tar(entries_of(samples))
+    body = memoryview(data)[: scan_stream(io.BytesIO(data), "u").end]
+    assert len(body) > 2 * WINDOW_BYTES
+    assert list(read_fragment(body, "u")) == samples
+    assert list(read_fragment(bytes(body), "u")) == samples
+    assert list(read_fragment(memoryview(bytearray(body)), "u")) == samples
+
+
 def test_a_file_is_read_from_where_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     samples = make_samples(5, num_bytes=100_000)
@@ -626,6 +659,14 @@ class TestIndexed:
             file.write(bytes(BLOCK))
         with pytest.raises(ManifestError, match="bytes"):
             next(read_indexed(url, index, [0]))
+
+    def test_a_shard_that_is_missing_is_an_error(
+        self, shard: tuple[str, list[Sample]]
+    ) -> None:
+        url, _ = shard
+        index = scan_shard(url)
+        with pytest.raises(StorageError, match="missing"):
+            next(read_indexed(url + "missing", index, [0]))
 
     def test_a_compressed_shard_has_no_places(self, tmp_path: Path) -> None:
         path = tmp_path / "a.tar.gz"

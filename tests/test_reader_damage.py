@@ -145,6 +145,25 @@ class TestTruncation:
                 assert len(found) in (max(i - 1, 0), i)
                 assert found == samples[: len(found)]
 
+    def test_while_it_is_read(self, tmp_path: Path) -> None:
+        samples = make_samples(60, num_bytes=100_000)
+        path = tmp_path / "a.tar"
+        path.write_bytes(make_tar(entries_of(samples)))
+        reading = read_samples(str(path))
+        found = [next(reading) for _ in range(10)]
+        os.truncate(path, 3_000_000)
+        rest, error = until_error(reading)
+        assert isinstance(error, TruncatedShardError)
+        assert error.offset == 3_000_000
+        assert found + rest == samples[: len(found) + len(rest)]
+
+    def test_of_a_large_member_of_a_fragment(self) -> None:
+        data = make_tar([Entry("a.bin", bytes(200_000))])
+        for part in (data[:150_000], memoryview(data)[:150_000]):
+            _, error = until_error(read_fragment(part, "u"))
+            assert isinstance(error, TruncatedShardError)
+            assert error.offset == 150_000
+
     def test_of_what_comes_after_the_end_blocks_is_none(self) -> None:
         data = make_tar(entries_of(make_samples(2)))
         end = scan_stream(io.BytesIO(data), "u").end + 2 * BLOCK
@@ -310,6 +329,11 @@ class TestKeys:
         assert error.offset == len(data)
         found, _ = read_until_error(io.BytesIO(data + bad + END))
         assert len(found) in (before, before - 1)
+
+    def test_and_so_have_extensions(self) -> None:
+        bad = [member(f"{i:04}.a", at5=b"\xe4") for i in range(40)]
+        error = refused(b"".join(bad) + END, "UTF-8")
+        assert error.offset == 0
 
     def test_of_what_is_skipped_may_be_anything(self) -> None:
         link = member("x", kind=b"2", at0=b"\xe4.jpg")

@@ -35,7 +35,7 @@ _SKIPPABLE: Final = b"\x2a\x4d\x18"
 class Readable(Protocol):
     """All that reading a shard asks of a stream."""
 
-    def readinto(self, buffer: memoryview, /) -> int | None:
+    def readinto(self, buffer: memoryview, /) -> int:
         """Fill some of a buffer; 0 at the end."""
 
 
@@ -85,18 +85,17 @@ class Source(io.RawIOBase):
         self.num_bytes = 0
         """How many bytes of the stream were read."""
 
-    def readable(self) -> bool:
-        return True
-
     def readinto(self, buffer: Any) -> int:
         if self._again:
             count = min(len(self._again), len(buffer))
             buffer[:count] = self._again[:count]
             self._again = self._again[count:]
             return count
-        count = self._stream.readinto(buffer) or 0
-        self.num_bytes += count
-        return count
+        read: int | None = self._stream.readinto(buffer)
+        if read is None:
+            raise BlockingIOError("the stream would block, which is not supported")
+        self.num_bytes += read
+        return read
 
     def push_back(self, data: bytes) -> None:
         """Give ``data`` out again, before all that was not read yet."""
@@ -114,7 +113,7 @@ class _Checked:
 
     def readinto(self, buffer: memoryview) -> int:
         try:
-            count = self._readinto(buffer) or 0
+            count = self._readinto(buffer)
         except EOFError as error:
             problem = f"the {self._kind} stream ends early"
             raise TruncatedShardError(self._url, problem, self._offset) from error

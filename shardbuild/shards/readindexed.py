@@ -187,20 +187,17 @@ class _LocalShard:
         return sample
 
     def _pread(self, offset: int, size: int) -> bytes:
-        try:
-            data = os.pread(self._fd, size, offset)
+        parts = []
+        stop = offset + size
+        while offset < stop:  # one pread ends at 2 GiB
+            data = os.pread(self._fd, stop - offset, offset)
+            if not data:
+                problem = f"the shard ends before byte {stop}"
+                raise TruncatedShardError(self._url, problem, offset)
             self._meter.count_read(len(data))
-            while len(data) < size:  # one pread ends at 2 GiB
-                more = os.pread(self._fd, size - len(data), offset + len(data))
-                if not more:
-                    problem = f"ends before byte {offset + size}"
-                    end = offset + len(data)
-                    raise TruncatedShardError(self._url, problem, end)
-                self._meter.count_read(len(more))
-                data += more
-        except OSError as error:
-            raise store_error(self._url, error) from error
-        return data
+            offset += len(data)
+            parts.append(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _read_remote(source: RangeSource, layout: _Layout) -> list[Sample]:

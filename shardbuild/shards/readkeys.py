@@ -54,11 +54,11 @@ class KeyLedger:
         if known.isdisjoint(keys) and len(set(keys)) == len(keys):
             known.update(keys)
             return len(keys)
-        for count, key in enumerate(keys):
-            if key in known:
-                return count
-            known.add(key)
-        return len(keys)
+        count = 0
+        while keys[count] not in known:
+            known.add(keys[count])
+            count += 1
+        return count
 
     def _look_up_from_now_on(self) -> None:
         self._top = None

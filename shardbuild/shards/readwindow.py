@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import mmap
 import os
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from shardbuild.errors import TruncatedShardError
@@ -46,7 +47,7 @@ def _mapping() -> mmap.mmap:
         return mmap.mmap(-1, WINDOW_BYTES)
 
 
-class Window:
+class Window(ABC):
     """Bytes ``base`` to ``end`` of a tar stream, in ``buffer`` from 0.
 
     ``keep`` is the first byte that must stay when the window moves.
@@ -66,9 +67,9 @@ class Window:
     buffer: Buffer
     """Slices of it are bytes, but for a `BufferWindow` on a memoryview."""
 
-    def __init__(self, url: str, buffer: Buffer | None = None) -> None:
+    def __init__(self, url: str, buffer: Buffer) -> None:
         self.url = url
-        self.buffer = _mapping() if buffer is None else buffer
+        self.buffer = buffer
         self.base = 0
         self.end = 0
         self.keep = 0
@@ -78,23 +79,18 @@ class Window:
         self.ahead = WINDOW_BYTES
         """How much to have in memory when reading for something that is needed."""
 
+    @abstractmethod
     def close(self) -> None:
         """Give the memory back; the stream belongs to who opened it."""
-        if isinstance(self.buffer, mmap.mmap) and len(_idle) < _MAX_IDLE:
-            _idle.append(self.buffer)
+        ...
 
+    @abstractmethod
     def fill(self, start: int, num_bytes: int = WINDOW_BYTES) -> None:
         """Move so that the window begins at ``start``, and read on.
 
         Afterwards it holds ``num_bytes``, or all that there is.
         """
-        if start != self.base:
-            self._move(start)
-        view = memoryview(self.buffer)
-        while not self.at_end and self.end - self.base < num_bytes:
-            count = self._read(view[self.end - self.base : num_bytes])
-            self.at_end = not count
-            self.end += count
+        ...
 
     def has(self, start: int, num_bytes: int) -> bool:
         """Have these bytes in the window, if the stream has them."""
@@ -124,22 +120,10 @@ class Window:
         what = what or f"member {self.member!r}"
         return TruncatedShardError(self.url, f"the shard ends in {what}", self.end)
 
-    def _move(self, start: int) -> None:
-        rest = self.end - start
-        if start < self.base or rest < 0 or not isinstance(self.buffer, mmap.mmap):
-            self._jump(start)
-            return
-        self.buffer.move(0, start - self.base, rest)
-        self.base = start
-
-    def _jump(self, start: int) -> None:
-        raise NotImplementedError
-
-    def _read(self, view: memoryview) -> int:
-        raise NotImplementedError
-
+    @abstractmethod
     def _large_payload(self, start: int, size: int) -> bytes:
-        raise NotImplementedError
+        """Give a payload that is not wholly in the window, and may never be."""
+        ...
 
 
 class BufferWindow(Window):
@@ -152,6 +136,9 @@ class BufferWindow(Window):
         self.end = len(data)
         self.at_end = True
 
+    def close(self) -> None:
+        """Do nothing: the memory is not ours."""
+
     def fill(self, start: int, num_bytes: int = WINDOW_BYTES) -> None:
         """Do nothing: all is there."""
 
@@ -159,38 +146,41 @@ class BufferWindow(Window):
         raise self.truncated()
 
 
-class StreamWindow(Window):
-    """A window on anything that has ``readinto``."""
+class _MovingWindow(Window):
+    """A window that moves over more than it can hold."""
 
-    __slots__ = ("_readinto",)
+    __slots__ = ("_memory",)
 
-    def __init__(self, stream: Readable, url: str) -> None:
-        super().__init__(url)
-        self._readinto = stream.readinto
+    def __init__(self, url: str) -> None:
+        self._memory = _mapping()
+        super().__init__(url, self._memory)
 
-    def _read(self, view: memoryview) -> int:
-        count = self._readinto(view)
-        if count is None:
-            message = f"{self.url}: the stream would block, which is not supported"
-            raise BlockingIOError(message)
-        return count
+    def close(self) -> None:
+        if len(_idle) < _MAX_IDLE:
+            _idle.append(self._memory)
 
-    def _jump(self, start: int) -> None:
-        view = memoryview(self.buffer)
-        while self.end < start:
-            count = self._read(view[: min(start - self.end, WINDOW_BYTES)])
-            if not count:
-                self.at_end = True
-                self.base = self.end
-                raise self.truncated()
+    def fill(self, start: int, num_bytes: int = WINDOW_BYTES) -> None:
+        if start != self.base:
+            self._move(start)
+        view = memoryview(self._memory)
+        while not self.at_end and self.end - self.base < num_bytes:
+            count = self._read(view[self.end - self.base : num_bytes])
+            self.at_end = not count
             self.end += count
+
+    def _move(self, start: int) -> None:
+        rest = self.end - start
+        if start < self.base or rest < 0:
+            self._jump(start)
+            return
+        self._memory.move(0, start - self.base, rest)
         self.base = start
 
     def _large_payload(self, start: int, size: int) -> bytes:
         # A header cannot ask for memory by a number: half of the data has to be
         # there before room is made for all of it, and then it is exactly that.
         whole = io.BytesIO()
-        view = memoryview(self.buffer)
+        view = memoryview(self._memory)
         stop = start + size
         while start < stop:
             self.fill(start, min(stop - start, WINDOW_BYTES))
@@ -206,8 +196,42 @@ class StreamWindow(Window):
             start += count
         return whole.getvalue()
 
+    @abstractmethod
+    def _jump(self, start: int) -> None:
+        """Begin the window where nothing was read yet."""
+        ...
 
-class FileWindow(Window):
+    @abstractmethod
+    def _read(self, view: memoryview) -> int:
+        """Read what comes after ``end``; 0 at the end of the stream."""
+        ...
+
+
+class StreamWindow(_MovingWindow):
+    """A window on anything that has ``readinto``."""
+
+    __slots__ = ("_readinto",)
+
+    def __init__(self, stream: Readable, url: str) -> None:
+        super().__init__(url)
+        self._readinto = stream.readinto
+
+    def _read(self, view: memoryview) -> int:
+        return self._readinto(view)
+
+    def _jump(self, start: int) -> None:
+        view = memoryview(self._memory)
+        while self.end < start:
+            count = self._read(view[: min(start - self.end, WINDOW_BYTES)])
+            if not count:
+                self.at_end = True
+                self.base = self.end
+                raise self.truncated()
+            self.end += count
+        self.base = start
+
+
+class FileWindow(_MovingWindow):
     """A window on a regular file."""
 
     __slots__ = ("_after", "_fd", "_meter", "_origin", "_size", "hopping")
@@ -249,24 +273,10 @@ class FileWindow(Window):
             between = min(max(start - self._after, BLOCK), _MAX_HOP_BYTES)
             self.ahead = between
             self._after = start + padded(size)
-        data = os.pread(self._fd, min(size, _MAX_PREAD), self._origin + start)
-        self._meter.count_read(len(data))
-        if len(data) == size:
-            return data
-        return self._by_pieces(data, start, size)
-
-    def _by_pieces(self, data: bytes, start: int, size: int) -> bytes:
-        """Go on where one ``pread`` stopped: they end at 2 GiB at the latest."""
-        whole = io.BytesIO()
-        while data:
-            whole.write(data)
-            data = os.pread(
-                self._fd,
-                min(size - whole.tell(), _MAX_PREAD),
-                self._origin + start + whole.tell(),
-            )
+        if size <= _MAX_PREAD:
+            data = os.pread(self._fd, size, self._origin + start)
             self._meter.count_read(len(data))
-        if whole.tell() < size:
-            self.end = start + whole.tell()
-            raise self.truncated()
-        return whole.getvalue()
+            if len(data) == size:
+                return data
+        # More than one pread gives, or the file has become shorter.
+        return super()._large_payload(start, size)
