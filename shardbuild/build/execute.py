@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
-import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
+import uuid
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,29 +22,46 @@ import dask.multiprocessing
 import dask.threaded
 from dask.callbacks import Callback
 from dask.optimization import cull
+from dask.system import CPU_COUNT
+from dask.utils import funcname
 
+from shardbuild.build.pool import ProcessPool
+from shardbuild.build.stopping import (
+    Stoppable,
+    deferred_interrupts,
+    stop,
+    stop_and_wait,
+)
 from shardbuild.errors import PlanError, ShardbuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Hashable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
-    from distributed import Client
+    from distributed import Client, KilledWorker
 
 logger = logging.getLogger(__name__)
 
 _MAX_GRAPH_KEYS = 4096
 """Tasks of a graph that a cluster is given at once."""
-_MAX_DEATHS = 20
-"""Workers that may die one after the other without one task being finished."""
-_MAX_POOL_DEATHS = 5
-"""As often may all processes of a pool, which die together."""
-
-Record = "dict[str, Any]"
+_LEAST_UNDER_WAY = 100
+"""Other tasks that it is given at once, though it has few workers: it may grow."""
+_MAX_DEATHS = 8
+"""So many workers may die while they run the same task."""
+_STOP_SECONDS = 20
+"""How long a cluster's tasks have to end, when they are no longer wanted."""
 
 
 class Runner(Protocol):
-    """Runs tasks somewhere."""
+    """Runs tasks somewhere. The first exception ends a run and all its tasks."""
 
+    name: str
+    """Of this runner alone: it marks its tasks."""
     num_workers: int
     """How many tasks run at once."""
     memory_limit: int | None
@@ -56,10 +73,7 @@ class Runner(Protocol):
         items: Sequence[Any],
         on_done: Callable[[dict[str, Any]], None],
     ) -> None:
-        """Call ``task`` on every item, and ``on_done`` here on every result.
-
-        The first exception, of a task or of ``on_done``, ends the run.
-        """
+        """Call ``task`` on every item, and ``on_done`` here on every result."""
 
     def run_graph(
         self,
@@ -67,7 +81,10 @@ class Runner(Protocol):
         keys: Sequence[Hashable],
         on_done: Callable[[dict[str, Any]], None],
     ) -> None:
-        """Compute the keys of a Dask graph, and call ``on_done`` on each result."""
+        """Compute the keys of a Dask graph, and call ``on_done`` on each result.
+
+        Its tasks can be stopped if they are `Stoppable` under this runner's name.
+        """
 
 
 class LocalRunner:
@@ -75,10 +92,11 @@ class LocalRunner:
 
     memory_limit: int | None = None
 
-    def __init__(self, name: str, num_workers: int) -> None:
-        self.name = name
-        self.num_workers = 1 if name == "sync" else num_workers
-        self._pool: ProcessPoolExecutor | None = None
+    def __init__(self, kind: str, num_workers: int) -> None:
+        self.name = uuid.uuid4().hex
+        self.num_workers = 1 if kind == "sync" else num_workers
+        self._kind = kind
+        self._pool: ThreadPoolExecutor | ProcessPool | None = None
 
     def run(
         self,
@@ -86,8 +104,9 @@ class LocalRunner:
         items: Sequence[Any],
         on_done: Callable[[dict[str, Any]], None],
     ) -> None:
+        task = Stoppable(task, self.name)
         graph: dict[Hashable, Any] = {
-            ("task", i): (task, item) for i, item in enumerate(items)
+            (self.name, i): (task, item) for i, item in enumerate(items)
         }
         self.run_graph(graph, list(graph), on_done)
 
@@ -98,53 +117,78 @@ class LocalRunner:
         on_done: Callable[[dict[str, Any]], None],
     ) -> None:
         waiting = dict.fromkeys(keys)
-        deaths = 0
+        started: set[Hashable] = set()
+        deaths: Counter[Hashable] = Counter()
+
+        def starting(key: Hashable, *_: Any) -> None:
+            started.add(key)
 
         def finished(key: Hashable, value: Any, *_: Any) -> None:
-            nonlocal deaths
+            started.discard(key)
             if key in waiting:
-                deaths = 0
                 del waiting[key]
                 on_done(value)
 
+        # Given here, not registered: other threads may run tasks of their own.
+        callbacks = [(None, None, starting, finished, None), *Callback.active]
         while waiting:
+            wanted = list(waiting)
             try:
-                with Callback(posttask=finished):
-                    self._get(graph, list(waiting))
+                values = self._get(graph, wanted, callbacks)
             except BrokenProcessPool as error:
                 self.close()
-                deaths += 1
-                if deaths > _MAX_POOL_DEATHS:
+                deaths.update(started)
+                started.clear()
+                if deaths and max(deaths.values()) >= _MAX_DEATHS:
                     hint = "; a script starts them under if __name__ == '__main__'"
-                    raise _too_many_deaths(deaths, hint) from error
+                    raise _too_many_deaths(max(deaths.values()), hint) from error
                 logger.warning("a worker process died; its tasks run again")
+            except BaseException:
+                self._stop()
+                raise
             else:
-                break
+                # Nothing was run for what the graph holds as a value.
+                for key, value in zip(wanted, values, strict=True):
+                    finished(key, value)
 
-    def _get(self, graph: Mapping[Hashable, Any], keys: list[Hashable]) -> None:
-        if self.name == "sync":
-            dask.local.get_sync(graph, keys)
-        elif self.name == "threads":
-            dask.threaded.get(graph, keys, num_workers=self.num_workers)
-        else:
-            if self._pool is None:
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(self.num_workers, mp_context=context)
-            dask.multiprocessing.get(
-                graph, keys, pool=self._pool, chunksize=1, optimize_graph=False
+    def _get(
+        self,
+        graph: Mapping[Hashable, Any],
+        keys: list[Hashable],
+        callbacks: list[Any],
+    ) -> Sequence[Any]:
+        options: dict[str, Any] = {"chunksize": 1, "callbacks": callbacks}
+        if self._kind == "sync":
+            get = dask.local.get_sync
+        elif self._kind == "threads":
+            get = dask.threaded.get
+            options["pool"] = self._pool = self._pool or ThreadPoolExecutor(
+                self.num_workers
             )
+        else:
+            get = dask.multiprocessing.get
+            options["pool"] = self._pool = self._pool or ProcessPool(self.num_workers)
+            options["optimize_graph"] = False
+        values: Sequence[Any] = get(graph, keys, **options)
+        return values
+
+    def _stop(self) -> None:
+        stop(self.name)
+        if isinstance(self._pool, ProcessPool):
+            self._pool.stop()
 
     def close(self) -> None:
-        """End the worker processes."""
+        """Wait for the tasks that are under way, and end the workers."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
 
 class ClientRunner:
-    """A ``distributed`` cluster; at most a few tasks for each worker are under way."""
+    """A ``distributed`` cluster, which has a few tasks for each worker at a time."""
 
     def __init__(self, client: Client) -> None:
+        self.name = uuid.uuid4().hex
         self.client = client
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         self.num_workers = max(1, sum(worker["nthreads"] for worker in workers))
@@ -157,38 +201,14 @@ class ClientRunner:
         items: Sequence[Any],
         on_done: Callable[[dict[str, Any]], None],
     ) -> None:
-        from distributed import KilledWorker, as_completed
-
-        waiting = iter(items)
-        running = as_completed()
-        item_of: dict[Any, Any] = {}
-        deaths = 0
-
-        def submit(item: Any) -> None:
-            future = self.client.submit(task, item, pure=False)
-            item_of[future.key] = item
-            running.add(future)
-
-        try:
-            for item in _take(waiting, 3 * self.num_workers):
-                submit(item)
-            for future in running:
-                item = item_of.pop(future.key)
-                try:
-                    record = future.result()
-                except KilledWorker as error:
-                    deaths += 1
-                    if deaths > _MAX_DEATHS:
-                        raise _too_many_deaths(deaths) from error
-                    submit(item)
-                    continue
-                deaths = 0
-                future.release()
-                on_done(record)
-                for following in _take(waiting, 1):
-                    submit(following)
-        finally:
-            self.client.cancel(list(running.futures))
+        group = f"{funcname(task)}-{uuid.uuid4().hex}"
+        stoppable = Stoppable(task, self.name)
+        futures = (
+            self.client.submit(stoppable, item, key=(group, number), pure=False)
+            for number, item in enumerate(items)
+        )
+        num_under_way = max(_LEAST_UNDER_WAY, 3 * self.num_workers)
+        self._collect(_take(futures, num_under_way), futures, on_done)
 
     def run_graph(
         self,
@@ -196,17 +216,65 @@ class ClientRunner:
         keys: Sequence[Hashable],
         on_done: Callable[[dict[str, Any]], None],
     ) -> None:
-        from distributed import as_completed
-
         for first in range(0, len(keys), _MAX_GRAPH_KEYS):
             some = list(keys[first : first + _MAX_GRAPH_KEYS])
             needed, _ = cull(graph, some)
             futures = self.client.get(needed, some, sync=False)
-            try:
-                for future in as_completed(futures):
-                    on_done(future.result())
-            finally:
-                self.client.cancel(futures)
+            self._collect(futures, iter(()), on_done)
+
+    def _collect(
+        self,
+        futures: Sequence[Any],
+        following: Iterator[Any],
+        on_done: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """Hand on results as they come, and take one more future for each."""
+        from distributed import CancelledError, KilledWorker, as_completed
+
+        running = as_completed(futures, loop=self.client.loop)
+        deaths = _Deaths()
+        try:
+            for future in running:
+                try:
+                    record = future.result()
+                except KilledWorker as error:
+                    deaths.check(error)
+                    self.client.retry([future])
+                    running.add(future)
+                    continue
+                future.release()
+                on_done(record)
+                running.update(_take(following, 1))
+        except CancelledError as error:
+            problem = f"the cluster has gone, or has forgotten its tasks: {error}"
+            raise ShardbuildError("workers", problem) from error
+        except BaseException:
+            self._stop(list(running.futures))
+            raise
+
+    def _stop(self, futures: Sequence[Any]) -> None:
+        with contextlib.suppress(OSError):  # the cluster may be what has failed
+            self.client.cancel(futures)
+            self.client.run(stop_and_wait, self.name, _STOP_SECONDS, on_error="ignore")
+
+
+class _Deaths:
+    """Counts the workers that died of each task."""
+
+    def __init__(self) -> None:
+        self._last_workers: defaultdict[Hashable, set[str]] = defaultdict(set)
+
+    def check(self, error: KilledWorker) -> None:
+        """Give up if there were too many.
+
+        Dask tells of the first few deaths together, then of each one, but to all
+        tasks that needed this one.
+        """
+        seen = self._last_workers[error.task]
+        seen.add(error.last_worker.address)
+        num_deaths: int = error.allowed_failures + len(seen)
+        if num_deaths >= _MAX_DEATHS:
+            raise _too_many_deaths(num_deaths) from error
 
 
 def _take(items: Iterator[Any], num_items: int) -> list[Any]:
@@ -215,8 +283,9 @@ def _take(items: Iterator[Any], num_items: int) -> list[Any]:
 
 def _too_many_deaths(deaths: int, hint: str = "") -> ShardbuildError:
     problem = (
-        f"workers died {deaths} times without finishing a task: give each more "
-        f"memory or use a smaller --memory, then run the same command again{hint}"
+        f"{deaths} workers died while they ran the same task: if they ran out of "
+        "memory, give each more or use a smaller --memory, then run the same command "
+        f"again{hint}"
     )
     return ShardbuildError("workers", problem)
 
@@ -251,28 +320,34 @@ def choose_scheduler(scheduler: Any = None, workers: int | None = None) -> Sched
     >>> choose_scheduler(workers=2)
     Scheduler(kind='cluster', num_workers=2, client=None, address='')
     """
-    num_workers = workers or len(os.sched_getaffinity(0))
     if workers is not None and workers < 1:
         raise PlanError(f"workers {workers}", "use at least 1")
+    num_workers = workers or CPU_COUNT
     if scheduler is None:
         if workers:
             return Scheduler("cluster", num_workers)
-        client = _active_client()
-        if client is not None:
-            return Scheduler("client", 0, client)
-        return Scheduler("threads", num_workers)
-    if isinstance(scheduler, str):
-        if scheduler in ("sync", "threads", "processes"):
-            return Scheduler(scheduler, num_workers)
-        if "://" not in scheduler:
-            problem = "use sync, threads, processes, or an address like tcp://host:8786"
-            raise PlanError(f"scheduler {scheduler!r}", problem)
+        scheduler = _active_client() or "threads"
+    if scheduler in ("sync", "threads", "processes"):
+        return Scheduler(scheduler, num_workers)
     if workers:
         problem = "a running cluster has its own workers: leave the number out"
         raise PlanError(f"workers {workers}", problem)
-    if isinstance(scheduler, str):
+    if isinstance(scheduler, str) and "://" in scheduler:
         return Scheduler("client", 0, None, scheduler)
+    if not _is_client(scheduler):
+        problem = (
+            "use sync, threads, processes, an address like tcp://host:8786, or a "
+            "distributed.Client that is not asynchronous"
+        )
+        raise PlanError(f"scheduler {scheduler!r}", problem)
     return Scheduler("client", 0, scheduler)
+
+
+def _is_client(scheduler: Any) -> bool:
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    return isinstance(scheduler, distributed.Client) and not scheduler.asynchronous
 
 
 def _active_client() -> Any:
@@ -287,13 +362,16 @@ def _active_client() -> Any:
 
 @contextlib.contextmanager
 def open_runner(scheduler: Scheduler) -> Iterator[Runner]:
-    """Start what the scheduler needs, and end what was started."""
+    """Start what the scheduler needs, and end what was started.
+
+    Raises:
+        PlanError: no scheduler answers at the address.
+    """
     if scheduler.kind in ("sync", "threads", "processes"):
-        runner = LocalRunner(scheduler.kind, scheduler.num_workers)
-        try:
+        with contextlib.closing(
+            LocalRunner(scheduler.kind, scheduler.num_workers)
+        ) as runner:
             yield runner
-        finally:
-            runner.close()
     elif scheduler.client is not None:
         yield ClientRunner(scheduler.client)
     else:
@@ -318,16 +396,22 @@ def _local_cluster(num_workers: int) -> Iterator[Any]:
     settings = {
         # Dask's nanny lowers this, which costs Pillow 6 to 15 % of its speed.
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 27,
-        "distributed.scheduler.allowed-failures": _MAX_DEATHS,
+        # A worker that is just starting again, so long after one death, is not lost.
+        "distributed.deploy.lost-worker-timeout": "10000h",
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=num_workers,
-            threads_per_worker=1,
-            dashboard_address=None,
-            # Its server would take port 8787, and warn when another has it.
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        ) as cluster,
-    ):
+
+    def close() -> None:
+        with deferred_interrupts():
+            cluster.close()
+
+    with dask.config.set(settings), contextlib.ExitStack() as stack:
+        with deferred_interrupts():
+            cluster = LocalCluster(
+                n_workers=num_workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                # Its server would take port 8787, and warn when another has it.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            )
+            stack.callback(close)
         yield cluster
