@@ -7,7 +7,7 @@ import os
 import pytest
 
 from shardbuild.errors import StorageError
-from shardbuild.storage import gopen, metered, read_bytes, write_bytes
+from shardbuild.storage import RangeSource, gopen, metered, read_bytes, write_bytes
 from shardbuild.storage.sources import open_source
 
 DATA = os.urandom(1 << 20)
@@ -160,3 +160,17 @@ def test_an_ordinary_file_system_gives_ranges_too(tmp_path):
         missing.fetch_all()
     with pytest.raises(StorageError, match="is a folder"):
         open_source(f"zip://a::{tmp_path}/x.zip").begin(100)
+
+
+def test_an_error_keeps_what_the_store_s_client_said(bucket):
+    url, options = bucket.join("none.tar"), bucket.storage_options
+    with RangeSource(url, options) as source:
+        reads = {
+            "whole": lambda: read_bytes(url, storage_options=options),
+            "range": lambda: source.read_into([0], [memoryview(bytearray(9))]),
+            "stream": lambda: gopen(url, storage_options=options),
+        }
+        for read in reads.values():
+            with pytest.raises(StorageError, match="no such file") as caught:
+                read()
+            assert isinstance(caught.value.__cause__, FileNotFoundError)

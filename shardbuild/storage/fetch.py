@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shardbuild.errors import StorageError
+from shardbuild.errors import ShardbuildError, StorageError
 from shardbuild.storage.filesystems import store_error
 from shardbuild.storage.meter import current_meter
 from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
@@ -138,6 +138,8 @@ class RangeSource:
             request = waiting.pop(future)
             try:
                 data = future.result()
+            except ShardbuildError:
+                raise
             except Exception as error:
                 raise store_error(self.url, error) from error
             request.hand_out(data)

@@ -11,7 +11,7 @@ import io
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from shardbuild.errors import StorageError
+from shardbuild.errors import ShardbuildError, StorageError
 from shardbuild.storage.filesystems import (
     filesystem_of,
     is_async,
@@ -109,6 +109,8 @@ class StoreReader(io.RawIOBase):
         future = self._ahead.popleft()
         try:
             self._block = memoryview(future.result())
+        except ShardbuildError:
+            raise
         except Exception as error:
             raise store_error(self.name, error) from error
         self._source.count(self._meter)

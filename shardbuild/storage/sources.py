@@ -13,7 +13,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
-from shardbuild.errors import StorageError
+from shardbuild.errors import ShardbuildError, StorageError
 from shardbuild.storage.filesystems import (
     filesystem_of,
     is_async,
@@ -104,9 +104,9 @@ class Source:
             return future.result()
         except BaseException as error:
             future.cancel()
-            if isinstance(error, Exception):
-                raise store_error(self.url, error) from error
-            raise
+            if isinstance(error, ShardbuildError) or not isinstance(error, Exception):
+                raise
+            raise store_error(self.url, error) from error
 
     async def _fetch(self, start: int, stop: int) -> bytes:
         async def get() -> bytes:
