@@ -425,6 +425,21 @@ def test_full_takes_the_sizes_that_the_floors_are_about(capsys, monkeypatch):
     assert hint.endswith("--full")
 
 
+def test_a_bench_that_is_told_to_stop_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "shardbuild", "bench", "read-small", "convert"]
+    sizes = ["--samples", "20", "--photos", "2000", "--rounds", "9", "--json"]
+    with subprocess.Popen(
+        [*command, *sizes, "--folder", str(tmp_path)], stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        while b"timing" not in child.stdout.readline():
+            pass
+        assert list(tmp_path.iterdir())
+        child.terminate()
+    assert child.returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_workload_is_wrong_usage(capsys):
     with pytest.raises(SystemExit) as raised:
         bench.parse(["read-everything"])

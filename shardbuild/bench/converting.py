@@ -216,5 +216,6 @@ WORKLOADS = [
         20_000,
         _bags,
         warm_up=False,
+        starts_python=True,
     ),
 ]

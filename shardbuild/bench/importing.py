@@ -89,5 +89,6 @@ WORKLOADS = [
         "small",
         50_000,
         _peers,
+        starts_python=True,
     )
 ]

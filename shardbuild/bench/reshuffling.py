@@ -241,6 +241,7 @@ WORKLOADS = [
         200_000,
         _peers,
         warm_up=False,
+        starts_python=True,
     ),
     Workload(
         "reshuffle-img",
@@ -252,6 +253,7 @@ WORKLOADS = [
         20_000,
         _peers,
         warm_up=False,
+        starts_python=True,
     ),
     Workload(
         "reshuffle-memory",
@@ -262,6 +264,7 @@ WORKLOADS = [
         "img",
         4_000,
         warm_up=False,
+        starts_python=True,
     ),
 ]
 

@@ -158,6 +158,8 @@ class Workload:
     unit: str = "samples"
     """What is counted a second."""
     warm_up: bool = True
+    starts_python: bool = False
+    """Its contestants start processes of Python, which want bytecode."""
 
 
 def check_samples(url: str, got: Iterable[Sample], true: Iterable[Sample]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -108,12 +110,13 @@ def run(args: argparse.Namespace) -> int:
     machine = describe_machine()
     _print(machine_record(machine) if args.json else machine_line(machine))
     missed = 0
-    with (
-        scratch_folder(args.folder) as folder,
-        kept_bytecode(Path(folder) / "bytecode"),
-    ):
+    names = args.workloads or WORKLOADS
+    with _ended_by_sigterm(), contextlib.ExitStack() as stack:
+        folder = stack.enter_context(scratch_folder(args.folder))
+        if any(WORKLOADS[name].starts_python for name in names):
+            stack.enter_context(kept_bytecode(Path(folder) / "bytecode"))
         scene = Scene(Path(folder), args.samples, args.photos, args.workers, args.seed)
-        for name in args.workloads or WORKLOADS:
+        for name in names:
             workload = WORKLOADS[name]
             try:
                 with _scene_of(workload, scene, is_full=args.full) as its_scene:
@@ -129,6 +132,16 @@ def run(args: argparse.Namespace) -> int:
             _print_result(result, as_json=args.json)
             missed += sum(not verdict.is_met for verdict in result.verdicts)
     return 1 if args.strict and missed else 0
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Leave by an exception, so that no gigabytes stay behind in memory."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
