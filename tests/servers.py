@@ -36,6 +36,10 @@ __all__ = [
     "shaped_server",
 ]
 
+# gcsfs looks at it when it is imported: with it, each bucket is probed over gRPC,
+# which stalls a minute against an emulator. Ours is not, but its own client is.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
 KEY, SECRET = "testing", "testing-secret"  # of servers on loopback only
 _START_SECONDS = 60.0
 
@@ -257,7 +261,6 @@ def gcs_server() -> Iterator[StoreServer]:
     argv += ["-public-host", f"127.0.0.1:{port}", "-log-level", "warn"]
     options = {"endpoint_url": endpoint, "token": "anon", "project": "test"}
     environment = {"STORAGE_EMULATOR_HOST": endpoint, "FSSPEC_GS_TOKEN": "anon"}
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     with running(argv, port):
         yield StoreServer("gcs", endpoint, "gs", options, environment)
 
