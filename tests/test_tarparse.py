@@ -29,6 +29,7 @@ from shardbuild.shards.tarparse import (
     parse_header,
     parse_pax,
     plain_file,
+    plain_path,
 )
 
 
@@ -270,6 +271,36 @@ class TestParsePax:
         except ShardError:
             return
         assert all(b"=" not in keyword for keyword in records)
+
+
+class TestPlainPath:
+    @given(
+        st.binary(min_size=1, max_size=120),
+        st.sampled_from([b"", b"13 mtime=0.5\n", b"14 mtime=-0.5\n", b"9 a=bcde\n"]),
+        st.integers(-2, 2).filter(lambda wrong: wrong != 1) | st.just(0),
+    )
+    def test_agrees_with_the_exact_parser(
+        self, name: bytes, rest: bytes, wrong: int
+    ) -> None:
+        length = len(name) + 7
+        length += len(str(length + len(str(length))))
+        data = b"%d path=%b\n" % (length + wrong, name) + rest
+        found = plain_path(data)
+        try:
+            expected = overrides_of(parse_pax(data, "u", 0), "u", 0)
+        except ShardError:
+            assert found is None
+            return
+        assert found is None or expected == Overrides(found)
+        if not wrong and b"\n" not in name and b"a=" not in rest:
+            assert found == name
+
+    @pytest.mark.parametrize("length", [b"12", b"14", b"99"])
+    def test_looks_at_every_length(self, length: bytes) -> None:
+        good = b"16 path=a/7.jpg\n13 mtime=0.5\n"
+        assert plain_path(good) == b"a/7.jpg"
+        assert plain_path(good.replace(b"13", length)) is None
+        assert plain_path(good.replace(b"16", length)) is None
 
 
 class TestOverrides:

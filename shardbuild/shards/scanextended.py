@@ -26,6 +26,7 @@ from shardbuild.shards.tarparse import (
     MAX_EXTENDED_BYTES,
     overrides_of,
     parse_pax,
+    plain_path,
 )
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ def _read_extended(
         data = bytes(buffer[start:stop])
         if kind == IS_LONG_NAME:
             names[row + 1] = data.partition(b"\0")[0]
+            continue
+        plain_name = plain_path(data)
+        if plain_name is not None:
+            names[row + 1] = plain_name
             continue
         try:
             name, size = overrides_of(parse_pax(data, "", 0), "", 0)

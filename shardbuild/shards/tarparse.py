@@ -40,6 +40,7 @@ __all__ = [
     "parse_header",
     "parse_pax",
     "plain_file",
+    "plain_path",
 ]
 
 BLOCK: Final = 512
@@ -93,6 +94,9 @@ _strict_sum = re.compile(
 _loose_sum = re.compile(rb" *([0-7]+)[\0 ]*")
 _octal = re.compile(rb" *([0-7]*)[ ]*(?:\0.*)?", re.DOTALL)
 _record = re.compile(rb"([0-9]{1,7}) ([^=]*)=")
+_path_and_time = re.compile(
+    rb"([0-9]{1,7}) path=([^\0\n]+)\n(?:([0-9]{1,7}) mtime=-?[0-9.]+\n)?"
+)
 _NEWLINE: Final = ord("\n")
 _decimal = re.compile(rb"[0-9]{1,19}")
 
@@ -217,6 +221,24 @@ def parse_pax(data: bytes, url: str, offset: int) -> dict[bytes, bytes]:
         records[keyword] = data[start : stop - 1]
         position = stop
     return records
+
+
+def plain_path(data: bytes) -> bytes | None:
+    r"""The name in a pax header that gives a name and perhaps a time, and no more.
+
+    A third of what `parse_pax` costs, for what Python's ``tarfile`` writes.
+
+    >>> plain_path(b"16 path=a/7.jpg\n13 mtime=0.5\n")
+    b'a/7.jpg'
+    """
+    match = _path_and_time.fullmatch(data)
+    if match is None:
+        return None
+    length, name, time_length = match.groups()
+    stop = match.end(2) + 1
+    if int(length) != stop or (time_length and int(time_length) != len(data) - stop):
+        return None
+    return name
 
 
 def overrides_of(records: dict[bytes, bytes], url: str, offset: int) -> Overrides:
