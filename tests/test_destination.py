@@ -139,7 +139,46 @@ def test_another_command_is_refused_with_what_differs(pattern, options, differen
     assert raised.value.url == other.settings.manifest
 
 
-@pytest.mark.parametrize(("options", "difference"), OTHERS)
+SAME_BYTES = ({"memory": 1 << 20}, {"method": "spill"})
+
+
+@pytest.mark.parametrize("options", SAME_BYTES)
+def test_a_result_got_in_another_way_is_the_same_result(pattern, options):
+    destination = destination_of(pattern)
+    publish(destination)
+    found = destination_of(pattern, **options).find_report()
+    assert found is not None
+    assert found.identity == destination.identity
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_overwrites_is_gone_on_with(pattern, tmp_path, overwrite):
+    publish(destination_of(pattern, seed=1))
+    stopped = destination_of(pattern, seed=2, overwrite=True)
+    assert stopped.find_report() is None
+    stopped.start()
+    commit = f"{stopped.settings.state}/commits/write-000000.json"
+    write_bytes(commit, b"{}")
+    again = destination_of(pattern, seed=2, overwrite=overwrite)
+    assert again.find_report() is None
+    again.start()
+    assert exists(commit)
+
+
+def test_only_our_own_leftovers_are_swept(pattern, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    others = [temporary_name("train-val-000000.tar"), ".notes.tmp", "x.tmp"]
+    ours = [temporary_name("train-000000.tar"), temporary_name("train.json")]
+    for name in [*others, *ours]:
+        (out / name).touch()
+    destination_of(pattern).sweep()
+    assert sorted(path.name for path in out.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"), [o for o in OTHERS if o[0] not in SAME_BYTES]
+)
 def test_a_result_of_another_command_is_refused(pattern, options, difference):
     publish(destination_of(pattern))
     with pytest.raises(DestinationError, match=difference) as raised:

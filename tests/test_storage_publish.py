@@ -332,19 +332,19 @@ def test_a_killed_writer_leaves_only_what_remove_leftovers_removes(tmp_path):
     left = names(tmp_path)
     assert len(left) == 3
     assert not (tmp_path / "train-000000.tar").exists()
-    remove_leftovers(str(tmp_path), "train-")
+    remove_leftovers(str(tmp_path), lambda name: name.startswith("train-"))
     assert names(tmp_path) == [
         ".other-000000.tar.0123456789abcdef.tmp",
         "train-000001.tar",
     ]
-    remove_leftovers(str(tmp_path), "train-")
+    remove_leftovers(str(tmp_path), lambda name: name.startswith("train-"))
 
 
 def test_leftovers_of_a_folder_that_is_not_there(tmp_path):
-    remove_leftovers(f"{tmp_path}/none", "train-")
+    remove_leftovers(f"{tmp_path}/none", bool)
     write_bytes(f"{tmp_path}/file", b"")
     with pytest.raises(StorageError, match="Not a directory"):
-        remove_leftovers(f"{tmp_path}/file", "train-")
+        remove_leftovers(f"{tmp_path}/file", bool)
 
 
 ENDING = """

@@ -120,7 +120,11 @@ def test_a_killed_writer_leaves_only_what_remove_leftovers_removes(s3_bucket):
         child.send_signal(signal.SIGKILL)
     left = {"out/train-000000.tar", "out/other.tar", "out/train-x/y"}
     assert set(s3_bucket.pending_uploads()) == left
-    remove_leftovers(s3_bucket.join("out"), "train-", storage_options=options)
+    remove_leftovers(
+        s3_bucket.join("out"),
+        lambda name: name.startswith("train-"),
+        storage_options=options,
+    )
     assert set(s3_bucket.pending_uploads()) == {"out/other.tar", "out/train-x/y"}
     other.close()
     deeper.discard()
@@ -150,7 +154,11 @@ def test_many_leftovers_are_found_on_all_pages(moto_bucket, monkeypatch):
         ),
     )
     options = moto_bucket.storage_options
-    remove_leftovers(moto_bucket.join("o"), "t-", storage_options=options)
+    remove_leftovers(
+        moto_bucket.join("o"),
+        lambda name: name.startswith("t-"),
+        storage_options=options,
+    )
     monkeypatch.undo()
     assert moto_bucket.pending_uploads() == []
 
@@ -163,7 +171,7 @@ def test_a_missing_bucket_is_an_error_that_names_the_url(moto):
     assert caught.value.url == url
     with pytest.raises(StorageError, match="no such file"):
         write_bytes(url, bytes(PART_BYTES + 1), storage_options=options)
-    remove_leftovers("s3://no-such-bucket-here/out", "x", storage_options=options)
+    remove_leftovers("s3://no-such-bucket-here/out", bool, storage_options=options)
 
 
 def test_wrong_keys_are_an_error(seaweed_bucket):
@@ -311,9 +319,9 @@ def test_leftovers_in_any_other_store(shelf, tmp_path):
     file = open_atomic(f"{shelf}/train-0.tar")
     file.write(b"1")
     other = open_atomic(f"{shelf}/other.tar")
-    remove_leftovers(shelf, "train-")
+    remove_leftovers(shelf, lambda name: name.startswith("train-"))
     assert [name[:7] for name in list_names(shelf)] == [".other."]
-    remove_leftovers(f"{shelf}/none", "train-")
+    remove_leftovers(f"{shelf}/none", bool)
     other.discard()
     with pytest.raises(StorageError):
         file.close()

@@ -7,7 +7,13 @@ import json
 import pytest
 
 from shardbuild.errors import ManifestError, StorageError
-from shardbuild.storage import expand_urls, resolve_listed, write_bytes
+from shardbuild.storage import (
+    expand_urls,
+    local_path,
+    protocol_of,
+    resolve_listed,
+    write_bytes,
+)
 
 
 @pytest.fixture(params=["local", "relative", "file", "memory", "moto", "gcs", "shelf"])
@@ -204,3 +210,14 @@ def test_a_manifest_may_name_other_stores():
     assert resolve_listed("d/train.json", "s3://b/x.tar") == "s3://b/x.tar"
     assert resolve_listed("s3://b/train.json", "gs://c/x.tar") == "gs://c/x.tar"
     assert resolve_listed("s3://b/d/train.json", "../x.tar") == "s3://b/d/../x.tar"
+
+
+def test_a_glob_never_makes_a_command_of_a_file_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["pipe:touch broken.tar", "s3:x.tar", "a.tar"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    found = expand_urls("*.tar")
+    assert sorted(local_path(url) is not None for url in found) == [True] * 3
+    for url in found:
+        assert protocol_of(url) == "file"

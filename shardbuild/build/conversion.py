@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.build.destination import Destination, make_identity
@@ -306,8 +306,11 @@ def _group_runs(counts: Sequence[int], memory: int) -> list[tuple[int, int]]:
 
 
 def _available_memory() -> int | None:
-    """Bytes that the processes of this machine may still take."""
+    """Bytes that the processes of this machine may still take, if it says."""
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
         return None
+    facts = dict(line.split(":", 1) for line in lines)
+    available = facts.get("MemAvailable")
+    return None if available is None else int(available.split()[0]) * 1024

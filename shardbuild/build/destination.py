@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from shardbuild.build.plan import Plan, Source
     from shardbuild.build.settings import Settings
 
+_WAYS = frozenset(("memory", "method"))
+"""Options that lead to the same bytes, but leave another state on the way."""
+
 FORMAT = 1
 """Raised when the same command would give other bytes than before."""
 
@@ -54,17 +57,18 @@ class Destination:
             DestinationError: something else is here.
         """
         self._check_apart()
-        if self.settings.overwrite:
-            self._remove_state()
-            return None
         state = self._state()
+        if self.settings.overwrite:
+            if state != self.identity:
+                self._remove_state()
+            return None
         if state is not None:
             self._compare(state, "an unfinished run of another command")
             return None
         self._remove_state()
         finished = self._finished()
         if finished is not None:
-            self._compare(finished.identity, "the result of another command")
+            self._compare(finished.identity, "the result of another command", _WAYS)
             self._check_whole()
             return finished
         self._check_free()
@@ -94,12 +98,15 @@ class Destination:
         except ManifestError:
             return None
 
-    def _compare(self, found: Mapping[str, Any], what: str) -> None:
-        if found == self.identity:
-            return
-        names = {*found, *self.identity}
+    def _compare(
+        self, found: Mapping[str, Any], what: str, ways: frozenset[str] = frozenset()
+    ) -> None:
+        """Refuse what differs in more than these ways to the same bytes."""
+        names = {*found, *self.identity} - ways
         differing = sorted(n for n in names if found.get(n) != self.identity.get(n))
         details = "; ".join(_difference(n, found, self.identity) for n in differing)
+        if not differing:
+            return
         problem = f"holds {what} ({details}): use --overwrite, or another place"
         raise DestinationError(self.settings.manifest, problem)
 
@@ -171,9 +178,10 @@ class Destination:
     def start(self) -> None:
         """Note what this run does, so that the same command can go on with it.
 
-        Clears the way first, if ``overwrite`` says so.
+        Clears the way first, if ``overwrite`` says so and this run is not one that
+        did it already and was stopped.
         """
-        if self.settings.overwrite:
+        if self.settings.overwrite and self._state() is None:
             self.clear()
         data = json.dumps(self.identity).encode()
         options = self.settings.storage_options
@@ -181,11 +189,11 @@ class Destination:
 
     def sweep(self) -> None:
         """Remove what killed processes have left half-written."""
-        settings = self.settings
-        options = settings.storage_options
-        prefix = _Numbered(split_url(settings.pattern)[1]).prefix
-        for one in {prefix, f"{settings.stem}."}:
-            remove_leftovers(settings.folder, one, storage_options=options)
+        remove_leftovers(
+            self.settings.folder,
+            self._is_ours,
+            storage_options=self.settings.storage_options,
+        )
 
     def finish(self) -> None:
         """Remove all that a run keeps only while it runs."""

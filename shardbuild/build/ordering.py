@@ -93,7 +93,7 @@ def shuffle_key(seed: int, key: str, shard: int, position: int) -> int:
     """
     place = struct.pack("<QQ", shard, position)
     digest = hashlib.blake2b(
-        place + key.encode("utf-8", "surrogateescape"),
+        place + key.encode("utf-8", "surrogatepass"),
         digest_size=8,
         key=str(seed).encode(),
     )
@@ -110,7 +110,7 @@ def shuffle_keys(
     def digests() -> Iterator[bytes]:
         for key, position in zip(keys, positions, strict=True):
             one = start.copy()
-            one.update(pack(shard, position) + key.encode("utf-8", "surrogateescape"))
+            one.update(pack(shard, position) + key.encode("utf-8", "surrogatepass"))
             yield one.digest()
 
     return np.frombuffer(b"".join(digests()), dtype=">u8").astype(np.uint64)
@@ -154,7 +154,7 @@ def field_key(order: Order, url: str, sample: Mapping[str, object]) -> int | byt
         here = ", ".join(k for k in sample if not k.startswith("__"))
         raise SampleError(url, f"has no field {order.field!r} (it has: {here})", name)
     if order.field == "__key__":
-        value = name.encode("utf-8", "surrogateescape")
+        value = name.encode("utf-8", "surrogatepass")
     value = encode_field(order.field, value, key=name, url=url)
     if order.field_type == "text":
         return value

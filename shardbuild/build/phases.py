@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from shardbuild.build.report import PhaseReport, Tally, add_tallies
 from shardbuild.build.settings import Progress
 from shardbuild.build.sieve import budget_error
 from shardbuild.build.state import commit_url
-from shardbuild.storage import list_names, read_bytes
+from shardbuild.storage import list_names, read_bytes, remove, split_url
 
 if TYPE_CHECKING:
     from shardbuild.build.execute import Runner
@@ -71,10 +72,11 @@ class Phases:
         names = [f"{name}-{item.number:06d}" for item in items]
         missing = []
         for item, one in zip(items, names, strict=True):
-            if one in self._committed:
-                ledger.account(self._load_record(one))
-            else:
+            record = self._load_record(one) if one in self._committed else None
+            if record is None:
                 missing.append(item)
+            else:
+                ledger.account(record)
         if missing:
             run = self._first_pass if self._first_pass and not self.reports else _run
             run(runner, partial(task, self.settings), missing, ledger.account)
@@ -84,11 +86,23 @@ class Phases:
         self.accounts += [record for record in records if "tally" in record]
         return records
 
-    def _load_record(self, name: str) -> Record:
+    def _load_record(self, name: str) -> Record | None:
+        """The record of a finished task; None if its shard has gone since."""
+        options = self.settings.storage_options
         url = commit_url(self.settings, name)
-        data = read_bytes(url, storage_options=self.settings.storage_options)
-        record: Record = json.loads(data)
+        record: Record = json.loads(read_bytes(url, storage_options=options))
+        if "shard" in record:
+            shard = self.settings.shard_url(record["shard"]["number"])
+            if split_url(shard)[1] not in self._shards:
+                remove(url, storage_options=options)
+                return None
         return record
+
+    @functools.cached_property
+    def _shards(self) -> set[str]:
+        """Names of the files that are there already."""
+        options = self.settings.storage_options
+        return set(list_names(self.settings.folder, storage_options=options))
 
     def tally(self) -> Tally:
         """What became of all samples in the phases that have run."""

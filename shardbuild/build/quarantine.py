@@ -35,12 +35,19 @@ class Quarantine:
         self._writer: TarWriter | None = None
 
     def add(
-        self, position: int, sample: Sample, url: str, error: ShardbuildError
+        self,
+        position: int,
+        sample: Sample,
+        url: str,
+        error: ShardbuildError,
+        *,
+        place: str = "position",
     ) -> None:
         """Put a sample away.
 
         Args:
             position: of the sample in its input.
+            place: what the position counts: ``position`` samples, or ``offset`` bytes.
             sample: its fields as they were read.
             url: of its input.
             error: what was wrong.
@@ -54,7 +61,7 @@ class Quarantine:
         cause = error.__cause__ or error
         about = {
             "key": sample["__key__"],
-            "position": position,
+            place: position,
             "problem": error.problem,
             "reason": type(cause).__name__,
             "traceback": "".join(traceback.format_exception(cause)),

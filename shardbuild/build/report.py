@@ -24,6 +24,10 @@ _SIZE = re.compile(
 )
 
 
+NOT_WANTED = "returned None"
+"""The reason for samples that a job drops on purpose."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """Something of the input that could not be read."""
@@ -66,7 +70,7 @@ class Tally:
     @property
     def num_errors(self) -> int:
         """What counts against ``max_errors``: bad samples, and losses."""
-        wanted = self.reasons.get("returned None", 0)
+        wanted = self.reasons.get(NOT_WANTED, 0)
         return sum(self.reasons.values()) - wanted + len(self.losses)
 
     @property

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from shardbuild.build.ordering import shuffle_key, shuffle_keys
 from shardbuild.build.quarantine import Quarantine
-from shardbuild.build.report import Loss, Tally
+from shardbuild.build.report import NOT_WANTED, Loss, Tally
 from shardbuild.build.sources import known_samples, read_source
 from shardbuild.errors import (
     PlanError,
+    SampleError,
     ShardbuildError,
     ShardError,
     StorageError,
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from shardbuild.build.plan import Source
     from shardbuild.build.settings import Settings
     from shardbuild.shards.samples import Sample
-
-NOT_WANTED = "returned None"
-"""The reason for samples that a job drops on purpose."""
 
 
 class Sieve:
@@ -101,7 +99,11 @@ class Sieve:
             if self._samples is None:
                 self._samples = read_source(self.settings, self.source)
             for sample in self._samples:
-                key: str = sample["__key__"]
+                key = _key_of(sample)
+                if key is None:
+                    self._refuse(position, sample)
+                    position += 1
+                    continue
                 self.keys_sum += shuffle_key(0, key, number, position)
                 if rekey:
                     sample["__key__"] = new_key(number, key)
@@ -110,6 +112,16 @@ class Sieve:
                 position += 1
         except (ShardError, StorageError) as error:
             self.lose(error)
+
+    def _refuse(self, position: int, sample: Any) -> None:
+        """Deal with what a bag holds that is no sample."""
+        self.num_read += 1
+        key = f"sample-{position:09d}"
+        fields = sample if isinstance(sample, dict) else {"txt": repr(sample)}
+        problem = "is no sample: a dict with a text for '__key__'"
+        error = SampleError(self.source.url, problem, key)
+        self._raw = {**fields, "__key__": key}
+        self.reject(position, self._raw, error)
 
     def _checked(self, made: Any, sample: Sample) -> Sample | None:
         if made is None:
@@ -178,6 +190,11 @@ class Sieve:
         found = shuffle_keys(0, keys, self.source.number, range(len(keys)))
         self.keys_sum += sum(found.tolist())
         self.num_read += len(keys)
+
+
+def _key_of(sample: Any) -> str | None:
+    key = sample.get("__key__") if isinstance(sample, dict) else None
+    return key if isinstance(key, str) else None
 
 
 def _quarantine_name(source: Source) -> str:

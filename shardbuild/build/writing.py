@@ -118,7 +118,7 @@ class Copier:
             raise error
         self.reasons[type(error).__name__] += 1
         if self.settings.errors == "quarantine":
-            self.quarantine.add(offset, sample, url, error)
+            self.quarantine.add(offset, sample, url, error, place="offset")
 
     def tally(self) -> Tally:
         """What became of the samples: what could not be read again was not read."""

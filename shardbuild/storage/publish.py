@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import io
 import os
+import re
 import secrets
 import stat
 import weakref
@@ -22,14 +23,13 @@ from shardbuild.storage.filesystems import store_error
 from shardbuild.storage.meter import current_meter
 from shardbuild.storage.urlparts import (
     StorageOptions,
-    join_url,
     local_folder,
     local_path,
     protocol_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _MAX_BUFFERS = 1024  # IOV_MAX of Linux
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _MAX_NAME_BYTES = 200  # of the 255 of a file system, less what makes it temporary
 
 
@@ -324,15 +325,16 @@ def temporary_name(name: str) -> str:
     return f".{short}.{secrets.token_hex(8)}.tmp"
 
 
-def is_temporary(name: str, name_prefix: str = "") -> bool:
-    """Whether a name is one that ``temporary_name`` makes for this prefix.
+def final_name(name: str) -> str | None:
+    """The name that a temporary file was to get; None for any other file.
 
-    >>> is_temporary(temporary_name("train-000000.tar"), "train-")
-    True
-    >>> is_temporary("train-000000.tar"), is_temporary(".other.tmp", "train-")
-    (False, False)
+    >>> final_name(temporary_name("train-000000.tar"))
+    'train-000000.tar'
+    >>> final_name("train-000000.tar"), final_name(".notes.tmp")
+    (None, None)
     """
-    return name.startswith(f".{name_prefix}") and name.endswith(".tmp")
+    match = _TEMPORARY.fullmatch(name)
+    return match[1] if match else None
 
 
 def write_bytes(
@@ -370,28 +372,29 @@ def read_bytes(url: str, *, storage_options: StorageOptions | None = None) -> by
 
 def remove_leftovers(
     url_of_folder: str,
-    name_prefix: str,
+    is_ours: Callable[[str], bool],
     *,
     storage_options: StorageOptions | None = None,
 ) -> None:
-    """Delete what killed writers left for names that start with ``name_prefix``.
+    """Delete what killed writers left in a folder.
 
-    Temporary files of that folder, and on S3 pending uploads of that folder. Call
-    it only while nobody writes such names there.
+    Temporary files, and on S3 pending uploads, of names that ``is_ours`` says yes
+    to. Call it only while nobody writes such names there.
     """
     folder = local_path(url_of_folder)
     if folder is None:
         from shardbuild.storage.uploads import remove_remote_leftovers
 
-        remove_remote_leftovers(url_of_folder, name_prefix, storage_options)
+        remove_remote_leftovers(url_of_folder, is_ours, storage_options)
         return
     try:
         names = os.listdir(folder or ".")
         for name in names:
-            if is_temporary(name, name_prefix):
+            whole = final_name(name)
+            if whole is not None and is_ours(whole):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(folder, name))
     except FileNotFoundError:
         return
     except OSError as error:
-        raise store_error(join_url(url_of_folder, name_prefix), error) from error
+        raise store_error(url_of_folder, error) from error

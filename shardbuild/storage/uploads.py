@@ -13,12 +13,12 @@ from shardbuild.storage.filesystems import (
     without_caches,
 )
 from shardbuild.storage.multipart import PART_BYTES, S3Upload
-from shardbuild.storage.publish import AtomicFile, is_temporary, temporary_name
+from shardbuild.storage.publish import AtomicFile, final_name, temporary_name
 from shardbuild.storage.resumable import GcsUpload, is_zonal
-from shardbuild.storage.urlparts import StorageOptions, join_url, split_url
+from shardbuild.storage.urlparts import StorageOptions, split_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["abort_upload", "open_upload", "pending_uploads", "remove_remote_leftovers"]
 
@@ -162,7 +162,7 @@ def _move(fs: Any, source: str, target: str) -> None:
 
 
 def remove_remote_leftovers(
-    url: str, name_prefix: str, options: StorageOptions | None
+    url: str, is_ours: Callable[[str], bool], options: StorageOptions | None
 ) -> None:
     """See ``publish.remove_leftovers``."""
     folder, options = without_caches(url, options)
@@ -170,21 +170,22 @@ def remove_remote_leftovers(
     protocol = protocol_of_filesystem(fs)
     try:
         if protocol in ("s3", "s3a"):
-            _abort_uploads(fs, path, name_prefix)
+            _abort_uploads(fs, path, is_ours)
         elif protocol not in ("gs", "gcs", "memory"):
-            _remove_temporaries(fs, path, name_prefix)
+            _remove_temporaries(fs, path, is_ours)
     except FileNotFoundError:
         return  # no such folder: nothing was left in it
     except Exception as error:
-        raise store_error(join_url(url, name_prefix), error) from error
+        raise store_error(url, error) from error
 
 
-def _abort_uploads(fs: Any, path: str, name_prefix: str) -> None:
+def _abort_uploads(fs: Any, path: str, is_ours: Callable[[str], bool]) -> None:
     """Abort the uploads of names directly inside a folder."""
     bucket, key, _ = fs.split_path(path)
     folder = f"{key.rstrip('/')}/" if key.rstrip("/") else ""
-    for upload in list(pending_uploads(fs, bucket, folder + name_prefix)):
-        if "/" not in upload["Key"][len(folder) :]:
+    for upload in list(pending_uploads(fs, bucket, folder)):
+        name = upload["Key"][len(folder) :]
+        if "/" not in name and is_ours(name):
             abort_upload(fs, bucket, upload)
 
 
@@ -217,8 +218,9 @@ def abort_upload(fs: Any, bucket: str, upload: Mapping[str, str]) -> None:
         )
 
 
-def _remove_temporaries(fs: Any, path: str, name_prefix: str) -> None:
+def _remove_temporaries(fs: Any, path: str, is_ours: Callable[[str], bool]) -> None:
     fs.invalidate_cache()
     for name in fs.ls(path, detail=False):
-        if is_temporary(split_url(name)[1], name_prefix):
+        whole = final_name(split_url(name)[1])
+        if whole is not None and is_ours(whole):
             fs.rm_file(name)

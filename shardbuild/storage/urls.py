@@ -168,7 +168,16 @@ def _local_glob(url: str, path: str) -> list[str]:
 
     prefix = url[: len(url) - len(path)]
     found = glob.iglob(path, recursive=True)
-    return sorted(prefix + name for name in found if not os.path.isdir(name))
+    return sorted(
+        prefix + (name if prefix else _as_path(name))
+        for name in found
+        if not os.path.isdir(name)
+    )
+
+
+def _as_path(name: str) -> str:
+    """A file's name as a url that nothing takes for a command or a store."""
+    return name if local_path(name) == name else f"./{name}"
 
 
 def _store_glob(url: str, options: StorageOptions | None) -> list[str]:
