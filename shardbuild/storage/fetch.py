@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-    from shardbuild.storage.sources import Source
+    from shardbuild.storage.sources import Pieces, Source
 
 __all__ = ["RangeSource", "read_range"]
 
@@ -119,7 +119,7 @@ class RangeSource:
 
         source.check_process()
         window = min(BUDGET_BYTES // BLOCK_BYTES, source.num_parallel)
-        waiting: dict[Future[bytes], _Request] = {}
+        waiting: dict[Future[Pieces], _Request] = {}
         try:
             for request in _requests(offsets, views, self._max_gap):
                 if len(waiting) >= window:
@@ -132,17 +132,17 @@ class RangeSource:
                 future.cancel()
             source.count(self._meter)
 
-    def _collect(self, waiting: dict[Future[bytes], _Request]) -> None:
+    def _collect(self, waiting: dict[Future[Pieces], _Request]) -> None:
         done, _ = wait(waiting, return_when=FIRST_COMPLETED)
         for future in done:
             request = waiting.pop(future)
             try:
-                data = future.result()
+                pieces = future.result()
             except ShardbuildError:
                 raise
             except Exception as error:
                 raise store_error(self.url, error) from error
-            request.hand_out(data)
+            request.hand_out(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def close(self) -> None:
         """Let go of the file; closing twice is safe."""

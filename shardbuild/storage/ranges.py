@@ -20,7 +20,7 @@ from shardbuild.storage.filesystems import (
     store_error,
 )
 from shardbuild.storage.meter import current_meter
-from shardbuild.storage.sources import Source, open_source
+from shardbuild.storage.sources import Pieces, Source, open_source
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -55,7 +55,7 @@ class StoreReader(io.RawIOBase):
     """Reads ``num_bytes`` of a source by parallel ranges, in order."""
 
     def __init__(
-        self, source: Source, num_bytes: int, first: Future[bytes] | None = None
+        self, source: Source, num_bytes: int, first: Future[Pieces] | None = None
     ) -> None:
         super().__init__()
         self.name = source.url
@@ -65,7 +65,8 @@ class StoreReader(io.RawIOBase):
         self._window = min(BUDGET_BYTES // BLOCK_BYTES, source.num_parallel)
         self._ahead = deque([] if first is None else [first])
         self._asked = 0 if first is None else min(BLOCK_BYTES, num_bytes)
-        self._block = memoryview(b"")
+        self._block: deque[bytes] = deque()
+        self._taken = 0  # of the block's first piece
         self._position = 0
 
     def readable(self) -> bool:
@@ -85,19 +86,31 @@ class StoreReader(io.RawIOBase):
             raise ValueError("I/O operation on closed file")
         if not self._block and not self._next_block():
             return 0
-        num_bytes = min(len(self._block), len(buffer))
-        buffer[:num_bytes] = self._block[:num_bytes]
-        self._block = self._block[num_bytes:]
-        self._position += num_bytes
+        filled = 0
+        with memoryview(buffer) as view:
+            while self._block and filled < len(view):
+                filled += self._take(view[filled:])
+        self._position += filled
+        return filled
+
+    def _take(self, view: memoryview) -> int:
+        """Fill the front of a view from the block's first piece."""
+        piece = memoryview(self._block[0])[self._taken :]
+        num_bytes = min(len(piece), len(view))
+        view[:num_bytes] = piece[:num_bytes]
+        self._taken += num_bytes
+        if num_bytes == len(piece):
+            self._block.popleft()
+            self._taken = 0
         return num_bytes
 
     def readall(self) -> bytes:
         """All that is left, without the small steps of the base class."""
-        pieces = []
+        pieces: list[bytes] = []
         while self._block or self._next_block():
-            pieces.append(self._block)
-            self._position += len(self._block)
-            self._block = memoryview(b"")
+            pieces.append(self._block.popleft()[self._taken :])
+            self._taken = 0
+            self._position += len(pieces[-1])
         return b"".join(pieces)
 
     def _next_block(self) -> bool:
@@ -108,7 +121,7 @@ class StoreReader(io.RawIOBase):
         self._source.check_process()
         future = self._ahead.popleft()
         try:
-            self._block = memoryview(future.result())
+            self._block.extend(piece for piece in future.result() if piece)
         except ShardbuildError:
             raise
         except Exception as error:
@@ -134,7 +147,7 @@ class StoreReader(io.RawIOBase):
         if not self.closed:
             self._forget()
             self._source.count(self._meter)
-            self._block = memoryview(b"")
+            self._block.clear()
             super().close()
 
 

@@ -3,6 +3,9 @@
 A source asks for one range at a time; how many are asked at once, and what is
 kept, is decided in ``ranges``. The first answer pins the object's version, so
 that bytes of two versions are never mixed.
+
+What comes is handed on in the pieces in which it came: to join 4 MiB anew for each
+range costs more than all the rest of the way.
 """
 
 from __future__ import annotations
@@ -33,8 +36,12 @@ if TYPE_CHECKING:
     # The size, and an opened answer whose body is still to be read.
     _Beginning = tuple[int | None, Any]
 
-__all__ = ["NoRangesError", "Source", "open_source"]
+__all__ = ["NoRangesError", "Pieces", "Source", "num_bytes_of", "open_source"]
 
+Pieces = list[bytes]
+"""Bytes in the pieces in which they came, in order."""
+
+_PIECE_BYTES = 1 << 20
 _PARTIAL_CONTENT = 206
 _RANGE_NOT_SATISFIABLE = 416
 
@@ -56,7 +63,7 @@ class Source:
         self._path = path
         self._pid = os.getpid()
 
-    def begin(self, stop: int) -> tuple[int | None, Future[bytes] | None]:
+    def begin(self, stop: int) -> tuple[int | None, Future[Pieces] | None]:
         """The object's size, and its bytes up to ``stop`` if they are on their way.
 
         Where the answer to a first range tells the size, that is all one
@@ -71,14 +78,13 @@ class Source:
         first.add_done_callback(lambda _: loop.call_soon_threadsafe(opened.close))
         return size, first
 
-    def start(self, start: int, stop: int) -> Future[bytes]:
+    def start(self, start: int, stop: int) -> Future[Pieces]:
         """Begin to fetch a range; its answer is never shorter or longer."""
         return self._submit(self._fetch(start, stop))
 
     def fetch_all(self) -> bytes:
         """The whole object by one request."""
-        data: bytes = self._wait(self._submit(self._counted(self._get_all, "")))
-        return data
+        return b"".join(self._wait(self._submit(self._counted(self._get_all, ""))))
 
     def count(self, meter: Meter) -> None:
         """Tell a meter what was moved since this was last called."""
@@ -108,22 +114,24 @@ class Source:
                 raise
             raise store_error(self.url, error) from error
 
-    async def _fetch(self, start: int, stop: int) -> bytes:
-        async def get() -> bytes:
-            data = await self._get(start, stop)
-            if len(data) != stop - start:
-                problem = f"the store sent {len(data)} of {stop - start} bytes"
-                raise OSError(problem)
-            return data
+    async def _fetch(self, start: int, stop: int) -> Pieces:
+        async def get() -> Pieces:
+            pieces = await self._get(start, stop)
+            if num_bytes_of(pieces) != stop - start:
+                told = f"{num_bytes_of(pieces)} of {stop - start} bytes"
+                raise OSError(f"the store sent {told}")
+            return pieces
 
         return await self._counted(get, f"at byte {start}: ")
 
-    async def _counted(self, get: Callable[[], Awaitable[bytes]], where: str) -> bytes:
-        async def counted() -> bytes:
+    async def _counted(
+        self, get: Callable[[], Awaitable[Pieces]], where: str
+    ) -> Pieces:
+        async def counted() -> Pieces:
             self._num_requests += 1
-            data = await get()
-            self._num_fetched += len(data)
-            return data
+            pieces = await get()
+            self._num_fetched += num_bytes_of(pieces)
+            return pieces
 
         try:
             return await retried(self.url, counted)
@@ -142,16 +150,17 @@ class Source:
         info = await self._fs._info(self._path)
         return self._size_in(info)
 
-    async def _first(self, stop: int, opened: Any) -> bytes:
+    async def _first(self, stop: int, opened: Any) -> Pieces:
         """The body of the first answer; fetched anew when it breaks off."""
         try:
-            data = await _read_body(opened)
+            pieces = await _read_body(opened)
         except Exception as error:
             if is_permanent(error):
                 raise
-            data = b""
-        self._num_fetched += len(data)
-        return data if len(data) == stop else await self._fetch(0, stop)
+            pieces = []
+        num_bytes = num_bytes_of(pieces)
+        self._num_fetched += num_bytes
+        return pieces if num_bytes == stop else await self._fetch(0, stop)
 
     def _size_in(self, info: dict[str, Any]) -> int | None:
         if info.get("type") == "directory":
@@ -159,13 +168,11 @@ class Source:
         size = info.get("size")
         return None if size is None else int(size)
 
-    async def _get(self, start: int, stop: int) -> bytes:
-        data: bytes = await self._fs._cat_file(self._path, start=start, end=stop)
-        return data
+    async def _get(self, start: int, stop: int) -> Pieces:
+        return [await self._fs._cat_file(self._path, start=start, end=stop)]
 
-    async def _get_all(self) -> bytes:
-        data: bytes = await self._fs._cat_file(self._path)
-        return data
+    async def _get_all(self) -> Pieces:
+        return [await self._fs._cat_file(self._path)]
 
 
 class _S3Source(Source):
@@ -197,11 +204,11 @@ class _S3Source(Source):
             return None, None
         return size, body
 
-    async def _get(self, start: int, stop: int) -> bytes:
+    async def _get(self, start: int, stop: int) -> Pieces:
         answer = await self._ask(Range=f"bytes={start}-{stop - 1}")
         return await _read_body(answer["Body"])
 
-    async def _get_all(self) -> bytes:
+    async def _get_all(self) -> Pieces:
         return await _read_body((await self._ask())["Body"])
 
     async def _ask(self, **more: str) -> dict[str, Any]:
@@ -226,18 +233,17 @@ class _GcsSource(Source):
         self._generation = info.get("generation")
         return self._size_in(info)
 
-    async def _get(self, start: int, stop: int) -> bytes:
+    async def _get(self, start: int, stop: int) -> Pieces:
         return await self._call({"Range": f"bytes={start}-{stop - 1}"})
 
-    async def _get_all(self) -> bytes:
+    async def _get_all(self) -> Pieces:
         return await self._call({})
 
-    async def _call(self, headers: dict[str, str]) -> bytes:
+    async def _call(self, headers: dict[str, str]) -> Pieces:
         where = self._fs.url(self._path, generation=self._generation)
         answer, data = await self._fs._call("GET", where, headers=headers)
         self._generation = self._generation or answer.get("x-goog-generation")
-        body: bytes = data
-        return body
+        return [data]
 
 
 class _HttpSource(Source):
@@ -265,7 +271,7 @@ class _HttpSource(Source):
             return None, None
         return size, answer
 
-    async def _get(self, start: int, stop: int) -> bytes:
+    async def _get(self, start: int, stop: int) -> Pieces:
         return await _read_body(await self._ask(start, stop))
 
     async def _ask(self, start: int, stop: int) -> Any:
@@ -287,12 +293,19 @@ class _HttpSource(Source):
         return answer
 
 
-async def _read_body(answer: Any) -> bytes:
+async def _read_body(answer: Any) -> Pieces:
+    """What is left of an answer of aiohttp's, or of aiobotocore's around it."""
     try:
-        data: bytes = await answer.read()
+        if hasattr(answer, "iter_chunks"):
+            return [piece async for piece in answer.iter_chunks(_PIECE_BYTES)]
+        return [piece async for piece in answer.content.iter_any()]
     finally:
         answer.close()
-    return data
+
+
+def num_bytes_of(pieces: Pieces) -> int:
+    """The length of what came in pieces."""
+    return sum(map(len, pieces))
 
 
 def _size_of_range(content_range: str | None) -> int | None:
@@ -315,14 +328,14 @@ class _OrdinarySource(Source):
         self._lock = threading.Lock()
         self._file: Any = None
 
-    def begin(self, stop: int) -> tuple[int | None, Future[bytes] | None]:
+    def begin(self, stop: int) -> tuple[int | None, Future[Pieces] | None]:
         try:
             return self._size_in(self._fs.info(self._path)), None
         except Exception as error:
             raise store_error(self.url, error) from error
 
-    def start(self, start: int, stop: int) -> Future[bytes]:
-        future: Future[bytes] = Future()
+    def start(self, start: int, stop: int) -> Future[Pieces]:
+        future: Future[Pieces] = Future()
         self._num_requests += 1
         try:
             with self._lock:
@@ -332,7 +345,7 @@ class _OrdinarySource(Source):
             future.set_exception(store_error(self.url, error))
             return future
         if len(data) == stop - start:
-            future.set_result(data)
+            future.set_result([data])
         else:
             problem = f"at byte {start}: got {len(data)} of {stop - start} bytes"
             future.set_exception(StorageError(self.url, problem))
