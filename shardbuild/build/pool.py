@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-class _Process(SpawnProcess):
+class PoolProcess(SpawnProcess):
     """A process that does not hear of Ctrl-C before it can deal with it."""
 
     def start(self) -> None:
@@ -30,10 +30,10 @@ class _Context(SpawnContext):
     """Makes such processes, and knows which."""
 
     def __init__(self) -> None:
-        self.processes: list[_Process] = []
+        self.processes: list[PoolProcess] = []
 
-    def Process(self, *args: Any, **options: Any) -> _Process:  # type: ignore[override]  # noqa: N802
-        process = _Process(*args, **options)
+    def Process(self, *args: Any, **options: Any) -> PoolProcess:  # type: ignore[override]  # noqa: N802
+        process = PoolProcess(*args, **options)
         self.processes.append(process)
         return process
 
