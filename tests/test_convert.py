@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dask.bag as db
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -287,7 +288,7 @@ class TestTransform:
                 ]
             return sample
 
-        limits = {"maxcount": 50} if order == "shuffle" else {}
+        limits: dict[str, Any] = {"maxcount": 50} if order == "shuffle" else {}
         report = sb.convert(
             made, f"{tmp_path}/s-%06d.tar", thin_and_double, order=order, **limits
         )
@@ -420,6 +421,84 @@ class TestDestination:
         make_shards(tmp_path / "in", 20, 10, seed=1)
         with pytest.raises(sb.DestinationError, match=r"in-000000\.tar has changed"):
             sb.convert(source, f"{tmp_path}/s-%06d.tar", maxcount=5)
+
+    def test_a_shard_that_has_gone_is_written_again(
+        self, made: str, tmp_path: Path
+    ) -> None:
+        pattern = f"{tmp_path}/s-%06d.tar"
+        expected = tmp_path.with_name(f"{tmp_path.name}-expected")
+        sb.convert(made, f"{expected}/s-%06d.tar", maxcount=50, scheduler="sync")
+
+        def stop(progress: Any) -> None:
+            if (progress.phase, progress.tasks_done) == ("write", 3):
+                raise KeyboardInterrupt
+
+        options: dict[str, Any] = {"maxcount": 50, "scheduler": "sync"}
+        with pytest.raises(KeyboardInterrupt):
+            sb.convert(made, pattern, progress=stop, method="spill", **options)
+        written = sorted(tmp_path.glob("s-*.tar"))
+        assert len(written) > 1
+        written[0].unlink()
+        sb.convert(made, pattern, method="spill", **options)
+        assert digests(tmp_path) == digests(expected)
+
+
+class TestBag:
+    def test_gives_the_same_shards_as_convert(self, made: str, tmp_path: Path) -> None:
+        options: dict[str, Any] = {"order": "shuffle", "seed": 3, "maxcount": 50}
+        sb.convert(made, f"{tmp_path}/a/s-%06d.tar", **options)
+        bag = sb.read_shards(made)
+        for where in ({"scheduler": "threads"}, {"workers": 2}):
+            out = f"{tmp_path}/{len(where)}{next(iter(where))}"
+            report = sb.write_shards(bag, f"{out}/s-%06d.tar", **options, **where)
+            assert_conserved(report)
+            shards = {n: d for n, d in digests(out).items() if ".tar" in n}
+            assert shards.items() <= digests(tmp_path / "a").items()
+
+    def test_may_be_any_dask_bag(self, tmp_path: Path) -> None:
+        samples = list(make_samples(40))
+        bag = db.from_sequence(samples, npartitions=4).repartition(npartitions=3)
+        grouped = bag.groupby(lambda sample: sample["cls"], shuffle="tasks")
+        flat = grouped.map(lambda pair: pair[1]).flatten()
+        report = sb.write_shards(
+            flat, f"{tmp_path}/s-%06d.tar", order="sort:__key__", scheduler="sync"
+        )
+        assert report.num_written == 40
+        keys = sorted(sample["__key__"] for sample in samples)
+        assert [_key(sample) for sample in samples_of(report.manifest)] == keys
+
+    def test_is_split_by_the_index_of_a_large_shard(
+        self, made: str, tmp_path: Path
+    ) -> None:
+        sb.convert(made, f"{tmp_path}/s-%06d.tar", maxcount=500)
+        shard = f"{tmp_path}/s-000000.tar"
+        bag = sb.read_shards(shard, partition_bytes=200_000)
+        assert bag.npartitions > 5
+        assert bag.compute(scheduler="sync") == list(sb.read_samples(shard))
+
+    def test_that_holds_no_samples_is_dealt_with_by_the_policy(
+        self, tmp_path: Path
+    ) -> None:
+        bad = [7, {"txt": b"no key"}, {"__key__": 3}, {"__key__": "\ud800"}]
+        good = {"__key__": "good", "txt": b"good"}
+        bag = db.from_sequence([*bad, good], npartitions=1)
+        with pytest.raises(sb.SampleError, match="is no sample"):
+            sb.write_shards(bag, f"{tmp_path}/a/s-%06d.tar", scheduler="sync")
+        report = sb.write_shards(
+            bag, f"{tmp_path}/b/s-%06d.tar", errors="quarantine", scheduler="sync"
+        )
+        assert_conserved(report)
+        assert (report.num_read, report.num_written) == (5, 1)
+        assert report.num_quarantined == 4
+
+    def test_reshuffled_is_a_bag_in_a_new_order(self, made: str) -> None:
+        bag = sb.read_shards(made)
+        shuffled = sb.reshuffle(bag, seed=5, maxcount=100, scheduler="threads")
+        assert shuffled.npartitions == 5
+        before = bag.compute(scheduler="sync")
+        after = shuffled.compute(scheduler="sync")
+        assert after != before
+        assert sorted(after, key=_key) == sorted(before, key=_key)
 
 
 class TestPlan:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import shardbuild as sb
 from shardbuild.cli.main import main
 from tests.building import assert_conserved, make_shards, samples_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BLOCK = 512
 METHODS: dict[str, dict[str, Any]] = {
@@ -45,7 +47,8 @@ def shards(whole: Path, tmp_path: Path) -> Path:
 
 def starts_of(shard: Path) -> list[int]:
     """Where samples start, with the end of the last."""
-    return sb.scan_shard(str(shard)).sample_offsets.tolist()
+    offsets: list[int] = sb.scan_shard(str(shard)).sample_offsets.tolist()
+    return offsets
 
 
 def keys_of(samples: list[sb.Sample]) -> list[str]:

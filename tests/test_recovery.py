@@ -134,7 +134,7 @@ class TestKilledProcessGroup:
             except BaseException:  # noqa: BLE001 - nothing may leave this child
                 traceback.print_exc()
             os._exit(status)
-        with open(os.pidfd_open(child)) as ended:
+        with os.fdopen(os.pidfd_open(child)) as ended:
             if select.select([ended], [], [], seconds)[0]:
                 _, status = os.waitpid(child, 0)
                 assert status == 0
@@ -162,4 +162,3 @@ def check_finished(out: Path, expected: dict[str, str]) -> None:
 
 def clear(folder: Path) -> None:
     subprocess.run(["find", str(folder), "-mindepth", "1", "-delete"], check=True)
-

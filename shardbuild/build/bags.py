@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import dask.bag as db
 import numpy as np
+from dask._task_spec import Task, TaskRef
+from dask.local import get_sync
+from dask.optimization import cull
 
 from shardbuild.build.conversion import run_build
 from shardbuild.build.plan import Source, plan_build
@@ -147,6 +150,16 @@ def write_shards(bag: Bag, pattern: str, **options: Unpack[BuildOptions]) -> Rep
     return run_build(settings, plan, options, partial(_run_first, bag))
 
 
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition of a bag, with what is to be done with its samples."""
+
+    item: Any
+    key: Any
+    graph: dict[Any, Any]
+    """Computes ``key``, and nothing that another partition needs."""
+
+
 def _run_first(
     bag: Bag,
     runner: Runner,
@@ -154,31 +167,51 @@ def _run_first(
     items: Sequence[Any],
     on_done: Callable[[Record], None],
 ) -> None:
-    """Run a task on each partition of a bag, inside the bag's own graph."""
-    numbers = [_partition_of(item) for item in items]
-    places: dict[int, Any] = dict(zip(numbers, items, strict=True))
-    all_items = [places.get(number) for number in range(bag.npartitions)]
-    beside = db.from_sequence(all_items, npartitions=bag.npartitions)
-    records = bag.map_partitions(_consume, beside, task=task)
-    keys = [(records.name, number) for number in numbers]
-    graph = records.__dask_optimize__(records.__dask_graph__(), keys)
-    runner.run_graph(graph, keys, lambda values: on_done(_only(values)))
+    """Run a task on each partition of a bag, where the partition is computed."""
+    keys = [(bag.name, _partition_of(item)) for item in items]
+    graph = dict(bag.__dask_optimize__(bag.__dask_graph__(), keys))
+    graphs = [cull(graph, [key])[0] for key in keys]
+    if sum(map(len, graphs)) > len(set().union(*graphs)):
+        _run_shuffled(bag, runner, task, items, on_done)
+        return
+    partitions = map(Partition, items, keys, graphs)
+    runner.run(partial(_run_partition, task), list(partitions), on_done)
 
 
-def _only(values: Any) -> Record:
-    (record,) = values
-    return record  # type: ignore[no-any-return]
+def _run_partition(task: Callable[..., Record], partition: Partition) -> Record:
+    samples = get_sync(partition.graph, partition.key)
+    return task(partition.item, samples=iter(samples))
+
+
+def _run_shuffled(
+    bag: Bag,
+    runner: Runner,
+    task: Callable[..., Record],
+    items: Sequence[Any],
+    on_done: Callable[[Record], None],
+) -> None:
+    """As `_run_first`, for partitions that share what Dask has to compute once.
+
+    Such a partition is a list, as all that Dask itself moves between tasks.
+    """
+    lists = bag.map_partitions(list)
+    sources = [(lists.name, _partition_of(item)) for item in items]
+    graph = dict(lists.__dask_optimize__(lists.__dask_graph__(), sources))
+    keys = []
+    for item, source in zip(items, sources, strict=True):
+        keys.append(("write", *source))
+        run = partial(_consume, task, item)
+        graph[keys[-1]] = Task(keys[-1], run, TaskRef(source))
+    runner.run_graph(graph, keys, on_done)
+
+
+def _consume(task: Callable[..., Record], item: Any, samples: list[Sample]) -> Record:
+    return task(item, samples=iter(samples))
 
 
 def _partition_of(item: Any) -> int:
     source: Source = item if isinstance(item, Source) else item.sources[0]
     return source.number
-
-
-def _consume(
-    samples: Iterable[Sample], items: Iterable[Any], *, task: Callable[..., Record]
-) -> list[Record]:
-    return [task(item, samples=iter(samples)) for item in items]
 
 
 def reshuffle(
