@@ -49,7 +49,7 @@ def local_cluster(preload: str) -> Iterator[BusyCluster]:
         get_mp_context().set_forkserver_preload(modules)
         with (
             LocalCluster(
-                n_workers=2, threads_per_worker=1, dashboard_address=None
+                n_workers=2, threads_per_worker=1, dashboard_address=":0"
             ) as cluster,
             Client(cluster) as client,
         ):

@@ -139,7 +139,7 @@ def test_another_command_is_refused_with_what_differs(pattern, options, differen
     assert raised.value.url == other.settings.manifest
 
 
-SAME_BYTES = ({"memory": 1 << 20}, {"method": "spill"})
+SAME_BYTES = ({"memory": "1MiB"}, {"method": "spill"})
 
 
 @pytest.mark.parametrize("options", SAME_BYTES)

@@ -36,7 +36,7 @@ def client() -> Iterator[Client]:
     """Two fresh workers, so that a peak is that of one run."""
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=0
         ) as cluster,
         Client(cluster) as client,
     ):

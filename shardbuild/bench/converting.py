@@ -182,7 +182,7 @@ def _bags(case: Case) -> Sequence[Contestant]:
         distributed = load_peer("distributed")
         with (
             distributed.LocalCluster(
-                n_workers=num_workers, threads_per_worker=1, dashboard_address=None
+                n_workers=num_workers, threads_per_worker=1, dashboard_address=":0"
             ) as cluster,
             distributed.Client(cluster) as client,
         ):

@@ -168,7 +168,7 @@ def _peers(case: Case) -> Sequence[Contestant]:
         with (
             dask.config.set(partd),
             distributed.LocalCluster(
-                n_workers=num_workers, threads_per_worker=1, dashboard_address=None
+                n_workers=num_workers, threads_per_worker=1, dashboard_address=":0"
             ) as cluster,
             distributed.Client(cluster) as client,
         ):

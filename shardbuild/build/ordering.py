@@ -93,11 +93,19 @@ def shuffle_key(seed: int, key: str, shard: int, position: int) -> int:
     """
     place = struct.pack("<QQ", shard, position)
     digest = hashlib.blake2b(
-        place + key.encode("utf-8", "surrogatepass"),
+        place + _key_bytes(key),
         digest_size=8,
         key=str(seed).encode(),
     )
     return int.from_bytes(digest.digest(), "big")
+
+
+def _key_bytes(key: str) -> bytes:
+    """A key as its file name's bytes; one that no file can have, all the same."""
+    try:
+        return key.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return key.encode("utf-8", "surrogatepass")
 
 
 def shuffle_keys(
@@ -110,7 +118,7 @@ def shuffle_keys(
     def digests() -> Iterator[bytes]:
         for key, position in zip(keys, positions, strict=True):
             one = start.copy()
-            one.update(pack(shard, position) + key.encode("utf-8", "surrogatepass"))
+            one.update(pack(shard, position) + _key_bytes(key))
             yield one.digest()
 
     return np.frombuffer(b"".join(digests()), dtype=">u8").astype(np.uint64)
@@ -154,7 +162,7 @@ def field_key(order: Order, url: str, sample: Mapping[str, object]) -> int | byt
         here = ", ".join(k for k in sample if not k.startswith("__"))
         raise SampleError(url, f"has no field {order.field!r} (it has: {here})", name)
     if order.field == "__key__":
-        value = name.encode("utf-8", "surrogatepass")
+        value = _key_bytes(name)
     value = encode_field(order.field, value, key=name, url=url)
     if order.field_type == "text":
         return value
