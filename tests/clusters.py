@@ -20,6 +20,12 @@ SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "10000h",
 }
 
+NO_DASHBOARD: dict[str, Any] = {
+    "dashboard_address": None,
+    # Its server would take port 8787 all the same, and warn when another has it.
+    "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},
+}
+
 
 @dataclass(frozen=True)
 class BusyCluster:

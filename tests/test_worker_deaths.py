@@ -238,8 +238,8 @@ class TestWholeProcessGroup:
             status, _, err = command.finish()
             assert (status, err) == (0, "")
             assert command.wait_until_gone()
-        sb.convert(source, f"{tmp_path}/s-%06d.tar", load_job(str(job)))
-        expected = digests(tmp_path)
+        sb.convert(source, f"{tmp_path}/expected/s-%06d.tar", load_job(str(job)))
+        expected = digests(tmp_path / "expected")
         assert digests(out) == expected
         assert is_clean(out, "s")
         for name, (inode, _) in before.items():
