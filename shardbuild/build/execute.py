@@ -228,23 +228,24 @@ class ClientRunner:
         following: Iterator[Any],
         on_done: Callable[[dict[str, Any]], None],
     ) -> None:
-        """Hand on results as they come, and take one more future for each."""
+        """Hand on results as they come, and take as many of the following futures."""
         from distributed import CancelledError, KilledWorker, as_completed
 
         running = as_completed(futures, loop=self.client.loop)
         deaths = _Deaths()
         try:
-            for future in running:
+            for batch in running.batches():
                 try:
-                    record = future.result()
+                    records = self.client.gather(batch)
                 except KilledWorker as error:
                     deaths.check(error)
-                    self.client.retry([future])
-                    running.add(future)
+                    self.client.retry([one for one in batch if one.status == "error"])
+                    running.update(batch)
                     continue
-                future.release()
-                on_done(record)
-                running.update(_take(following, 1))
+                for future, record in zip(batch, records, strict=True):
+                    future.release()
+                    on_done(record)
+                running.update(_take(following, len(batch)))
         except CancelledError as error:
             problem = f"the cluster has gone, or has forgotten its tasks: {error}"
             raise ShardbuildError("workers", problem) from error
