@@ -6,6 +6,8 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,7 @@ from shardbuild.build.stopping import (
 from shardbuild.errors import PlanError, ShardbuildError, TransformError
 from tests.building import make_shards
 from tests.clusters import BusyCluster, local_cluster
+from tests.commands import ROOT
 from tests.deeds import (
     double,
     fail_or_wait,
@@ -240,6 +243,33 @@ class TestErrors:
         assert found[0] == found[1]
         assert not (tmp_path / "s.json").exists()
         assert "sample '0/000042': the job raised ValueError: not 42" in found[0][1]
+
+
+SCRIPT = """
+import sys
+import shardbuild as sb
+sb.convert(sys.argv[1], sys.argv[2], **{options})
+"""
+
+
+@pytest.mark.parametrize("options", [{"workers": 2}, {"scheduler": "processes"}])
+def test_a_script_without_a_guard_is_told_what_it_lacks(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    source = make_shards(tmp_path / "in", 10, 5)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(options=options))
+    result = subprocess.run(
+        [sys.executable, str(script), source, f"{tmp_path}/s-%06d.tar"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    last_line = result.stderr.splitlines()[-1]
+    assert last_line.endswith("under if __name__ == '__main__'")
+    assert last_line.startswith("shardbuild.errors.ShardbuildError: workers: ")
 
 
 class TestATaskThatKillsItsWorker:

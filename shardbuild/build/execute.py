@@ -55,6 +55,7 @@ _MAX_DEATHS = 8
 """So many workers may die while they run the same task."""
 _STOP_SECONDS = 20
 """How long a cluster's tasks have to end, when they are no longer wanted."""
+_GUARD = "a script has to start them under if __name__ == '__main__'"
 
 
 class Runner(Protocol):
@@ -140,8 +141,8 @@ class LocalRunner:
                 deaths.update(started)
                 started.clear()
                 if deaths and max(deaths.values()) >= _MAX_DEATHS:
-                    hint = "; a script starts them under if __name__ == '__main__'"
-                    raise _too_many_deaths(max(deaths.values()), hint) from error
+                    num_deaths = max(deaths.values())
+                    raise _too_many_deaths(num_deaths, f"; {_GUARD}") from error
                 logger.warning("a worker process died; its tasks run again")
             except BaseException:
                 self._stop()
@@ -367,6 +368,7 @@ def open_runner(scheduler: Scheduler) -> Iterator[Runner]:
 
     Raises:
         PlanError: no scheduler answers at the address.
+        ShardbuildError: the workers of a local cluster do not start.
     """
     if scheduler.kind in ("sync", "threads", "processes"):
         with contextlib.closing(
@@ -407,12 +409,16 @@ def _local_cluster(num_workers: int) -> Iterator[Any]:
 
     with dask.config.set(settings), contextlib.ExitStack() as stack:
         with deferred_interrupts():
-            cluster = LocalCluster(
-                n_workers=num_workers,
-                threads_per_worker=1,
-                dashboard_address=None,
-                # Its server would take port 8787, and warn when another has it.
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            )
+            try:
+                cluster = LocalCluster(
+                    n_workers=num_workers,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    # Its server would take port 8787, and warn when another has it.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                )
+            except RuntimeError as error:
+                problem = f"did not start: {error}; {_GUARD}"
+                raise ShardbuildError("workers", problem) from error
             stack.callback(close)
         yield cluster
