@@ -10,13 +10,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shardbuild.build import Plan as Plan
-    from shardbuild.build import Report as Report
-    from shardbuild.build import convert as convert
-    from shardbuild.build import make_plan as make_plan
-    from shardbuild.build import read_shards as read_shards
-    from shardbuild.build import reshuffle as reshuffle
-    from shardbuild.build import write_shards as write_shards
+    from shardbuild.build.bags import read_shards as read_shards
+    from shardbuild.build.bags import reshuffle as reshuffle
+    from shardbuild.build.bags import write_shards as write_shards
+    from shardbuild.build.conversion import convert as convert
+    from shardbuild.build.conversion import make_plan as make_plan
+    from shardbuild.build.plan import Plan as Plan
+    from shardbuild.build.report import Report as Report
     from shardbuild.codecs.decoders import decode_field as decode_field
     from shardbuild.codecs.decoders import decode_sample as decode_sample
     from shardbuild.codecs.encoders import encode_field as encode_field
@@ -60,9 +60,10 @@ __version__ = "0.1.0"
 
 # Where each public name lives: the same as the imports above (a test holds it).
 _HOMES = {
-    "shardbuild.build": (
-        "Plan Report convert make_plan read_shards reshuffle write_shards"
-    ),
+    "shardbuild.build.bags": "read_shards reshuffle write_shards",
+    "shardbuild.build.conversion": "convert make_plan",
+    "shardbuild.build.plan": "Plan",
+    "shardbuild.build.report": "Report",
     "shardbuild.codecs.decoders": "decode_field decode_sample",
     "shardbuild.codecs.encoders": "encode_field encode_sample",
     "shardbuild.errors": (

@@ -93,7 +93,8 @@ def main() -> None:
     import gcsfs  # noqa: F401
     import s3fs  # noqa: F401
 
-    import shardbuild.build  # noqa: F401
+    import shardbuild.build.bags
+    import shardbuild.build.conversion  # noqa: F401
 
     for line in sys.stdin:
         child = os.fork()

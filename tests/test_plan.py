@@ -13,28 +13,29 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from shardbuild.build.plan import (
+from shardbuild.build.plan import Plan, Source, check_fits, plan_build
+from shardbuild.build.rows import EXTENT, ROW
+from shardbuild.build.settings import read_settings
+from shardbuild.build.steps import (
     BASE_BYTES,
     INDEX_BYTES,
+    LOCAL_READ_BYTES,
+    LOCAL_RUN_BYTES,
+    LOCAL_WRITE_BYTES,
     MIN_TASKS,
-    READ_BYTES,
     ROW_BYTES,
     SLICE_BYTES,
-    Plan,
-    Source,
-    check_fits,
+    STORE_READ_BYTES,
+    STORE_WRITE_BYTES,
     count_parts,
     count_runs,
     fan_in,
     group_sources,
     merge_levels,
     num_windows,
-    plan_build,
     task_memory,
     window_bytes,
 )
-from shardbuild.build.rows import EXTENT, ROW
-from shardbuild.build.settings import read_settings
 from shardbuild.errors import PlanError
 from tests.limited import run_limited
 
@@ -160,7 +161,7 @@ def test_a_method_that_cannot_be_is_refused(options, sources, problem):
 def test_gather_where_its_requests_are_fewer(num_bytes, num_samples, memory, is_remote):
     source = Source(0, "s3://b/0.tar", num_bytes, "", num_samples=num_samples)
     settings = settings_of(**SHUFFLE, memory=memory)
-    plan = plan_build(settings, [source], is_remote=is_remote)
+    plan = plan_build(settings, [source], from_store=is_remote)
     slices = (2 * num_bytes / memory) ** 2
     moved = 2 * num_bytes / ((256 if is_remote else 4) << 10)
     assert (plan.method == "gather") == (num_samples <= slices + moved)
@@ -259,15 +260,17 @@ def test_requests_of_a_gather():
     sources = shards(100, GB, 10_000, has_index=True)
     plan = plan_build(settings_of(**SHUFFLE), sources)
     scan, sort, write = plan.steps
-    assert (scan.num_tasks, scan.read_requests, scan.write_requests) == (100, 100, 200)
+    # Rows of two inputs are a 48th of all.
+    assert (scan.num_tasks, scan.read_requests, scan.write_requests) == (50, 100, 100)
     assert scan.read_bytes == 10**6 * INDEX_BYTES
     # One part needs all of each table: its header, and the rest.
-    assert count_parts(10**6, settings_of().memory) == 2
-    assert (sort.num_tasks, sort.read_requests) == (2, 100 * 2 * 3)
-    assert (write.num_tasks, write.read_requests) == (100, 10**6 + 100)
-    assert write.write_requests == 100 * GB // READ_BYTES + 400
+    memory = settings_of().memory
+    assert count_parts(10**6, memory) == 2
+    assert (sort.num_tasks, sort.read_requests) == (2, 50 * 2 * 3)
+    assert (write.num_tasks, write.read_requests) == (100, 10**6 + 200)
+    assert write.write_requests == num_windows(100 * GB, 100, memory, 100) + 400
     text = plan_build(settings_of(order="sort:__key__", maxcount=10**4), sources)
-    assert step_of(text, "sort").read_requests == 100 * 2 * 5
+    assert step_of(text, "sort").read_requests == 50 * 2 * 5
 
 
 def test_requests_of_a_spill():
@@ -278,8 +281,45 @@ def test_requests_of_a_spill():
     assert step_of(plan, "map").num_tasks == 100
     assert level.num_tasks == math.ceil(num_runs / fan_in(memory)) == 13
     assert level.read_requests == num_runs * (GB // 8 // SLICE_BYTES) + 2 * num_runs
-    windows = 100 * math.ceil(GB / window_bytes(memory))
-    assert step_of(plan, "write").read_requests == windows * 13 + 100
+    windows = num_windows(100 * GB, 100, memory, 13)
+    assert windows == 100 * math.ceil(GB / window_bytes(memory, 13))
+    assert step_of(plan, "write").read_requests == windows * 13 + 200
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_requests_of_a_stream(is_remote):
+    """A store is asked for few large pieces, a disk for what suits the cache."""
+    dst = "s3://b/out/%06d.tar" if is_remote else "out/%06d.tar"
+    settings = read_settings(dst, None, {})
+    small, large = shards(10, GB, 10**5), shards(10, GB, 10**3)
+    plans = [
+        plan_build(settings, each, from_store=is_remote) for each in (small, large)
+    ]
+    (few,), (many,) = (plan.steps for plan in plans)
+    if is_remote:
+        assert (
+            few.read_requests == many.read_requests == 10 * GB // STORE_READ_BYTES + 20
+        )
+        assert few.write_requests == 10 * GB // STORE_WRITE_BYTES + 30
+    else:
+        assert few.read_requests == 10 * GB // LOCAL_READ_BYTES + 40
+        assert many.read_requests == 2.1 * 10**4 + 30
+        assert few.write_requests == 10 * GB // LOCAL_WRITE_BYTES + 30
+    spill: Any = {**SHUFFLE, "method": "spill"}
+    spilt = read_settings(dst, None, spill)
+    first = step_of(plan_build(spilt, small, from_store=is_remote), "map")
+    most = STORE_WRITE_BYTES if is_remote else LOCAL_RUN_BYTES
+    assert first.write_requests == 10 * GB // most + 4 * first.num_tasks * 8
+
+
+def test_the_sort_of_very_many_shards_asks_for_few_slices():
+    """A table holds the rows of many inputs, or the slices would be 10**8."""
+    many = shards(10**5, GB, 10**4, has_index=True)
+    plan = plan_build(settings_of(**SHUFFLE, method="gather"), many)
+    num_parts = count_parts(10**9, settings_of().memory)
+    scan, sort, _ = plan.steps
+    assert scan.num_tasks < 1.1 * num_parts
+    assert sort.read_requests == 3 * scan.num_tasks * num_parts < 5 * 10**6
 
 
 def test_totals_are_the_sums_of_the_steps():
@@ -331,9 +371,9 @@ def test_a_summary_for_people():
         "2 x 100.00 GB / 4.10 kB = 51,048,571\n"
         "  memory 358.61 MB a task, temporary storage 0 B\n"
         "  step            tasks         read      written         gets         puts\n"
-        "  scan              100     48.00 MB     52.00 MB          100          200\n"
-        "  sort                2     52.00 MB     26.00 MB          600            6\n"
-        "  write             100    100.02 GB    100.05 GB    1,000,100       24,241"
+        "  scan               50     48.00 MB     52.00 MB          100          100\n"
+        "  sort                2     52.00 MB     26.00 MB          300            6\n"
+        "  write             100    100.02 GB    100.05 GB    1,000,200        8,100"
     )
 
 
@@ -491,7 +531,7 @@ sources = [
     Source(n, f"s3://b/in/{{n:06d}}.tar", 10**9, "etag", num_samples=10**4)
     for n in range(10**5)
 ]
-plan = plan_build(settings, sources, is_remote=True)
+plan = plan_build(settings, sources, from_store=True)
 cuts = count_cuts(plan.num_samples, 10**4)
 text = plan.to_bytes()
 print(plan.method, plan.num_samples, plan.num_shards, len(cuts), len(plan.summary()))

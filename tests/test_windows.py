@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shardbuild.build.plan import window_bytes
 from shardbuild.build.rows import EXTENT
+from shardbuild.build.steps import window_bytes
 from shardbuild.build.windows import (
     Containers,
     fill_window,

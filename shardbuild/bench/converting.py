@@ -111,7 +111,7 @@ def _converter(name: str, case: Case, convert: Callable[[Path], Any]) -> Contest
 
 
 def _convert_by_us(case: Case, scheduler: str | None, folder: Path) -> None:
-    from shardbuild.build import convert
+    from shardbuild.build.conversion import convert
 
     convert(
         case.urls,

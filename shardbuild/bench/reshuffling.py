@@ -63,7 +63,7 @@ def _shuffler(name: str, case: Case, shuffle: Callable[[Path], Any]) -> Contesta
 def _shuffle_by_us(
     urls: Sequence[str], folder: Path, *, method: Any, maxcount: int, **options: Any
 ) -> None:
-    from shardbuild.build import convert
+    from shardbuild.build.conversion import convert
 
     convert(
         list(urls),

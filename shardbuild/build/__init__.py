@@ -1,16 +1,4 @@
-"""Conversion on Dask: plans, tasks, and what runs them."""
+"""Conversion on Dask: plans, tasks, and what runs them.
 
-from shardbuild.build.bags import read_shards, reshuffle, write_shards
-from shardbuild.build.conversion import convert, make_plan
-from shardbuild.build.plan import Plan
-from shardbuild.build.report import Report
-
-__all__ = [
-    "Plan",
-    "Report",
-    "convert",
-    "make_plan",
-    "read_shards",
-    "reshuffle",
-    "write_shards",
-]
+Nothing is imported here: a worker process loads what its tasks need, and no more.
+"""

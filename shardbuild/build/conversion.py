@@ -11,15 +11,7 @@ from shardbuild.build.destination import Destination, make_identity
 from shardbuild.build.execute import choose_scheduler, open_runner
 from shardbuild.build.ordering import choose_splitters, count_cuts
 from shardbuild.build.phases import FirstPass, Phases
-from shardbuild.build.plan import (
-    Plan,
-    check_fits,
-    count_parts,
-    fan_in,
-    group_sources,
-    merge_levels,
-    plan_build,
-)
+from shardbuild.build.plan import Plan, check_fits, plan_build
 from shardbuild.build.result import publish
 from shardbuild.build.settings import read_settings
 from shardbuild.build.sources import (
@@ -29,10 +21,17 @@ from shardbuild.build.sources import (
     write_listings,
 )
 from shardbuild.build.state import level_name, write_source_urls
+from shardbuild.build.steps import (
+    count_parts,
+    fan_in,
+    group_scans,
+    group_sources,
+    merge_levels,
+)
 from shardbuild.build.tasks import (
     CutItem,
-    MapItem,
     MergeItem,
+    ReadItem,
     SortItem,
     WriteItem,
     cut_task,
@@ -49,10 +48,11 @@ from shardbuild.errors import PlanError
 from shardbuild.storage import free_bytes, is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Unpack
 
     from shardbuild.build.execute import Runner
+    from shardbuild.build.plan import Source
     from shardbuild.build.report import Report
     from shardbuild.build.settings import BuildOptions, Settings
     from shardbuild.build.state import Record
@@ -150,7 +150,7 @@ def _plan(settings: Settings, src: str | Sequence[str]) -> Plan:
     if any(source.num_samples is None for source in sources):
         sample_bytes = probe_sample_bytes(settings, sources)
     remote = any(is_remote(source.url) for source in sources)
-    return plan_build(settings, sources, is_remote=remote, sample_bytes=sample_bytes)
+    return plan_build(settings, sources, from_store=remote, sample_bytes=sample_bytes)
 
 
 class Build:
@@ -196,7 +196,11 @@ class Build:
             self.first = self.shards = self._phase("stream", stream_task, sources)
         elif self.plan.method == "gather":
             containers = write_source_urls(self.settings, sources)
-            self.first = self._phase("scan", scan_task, sources)
+            self.first = self._phase(
+                "scan",
+                scan_task,
+                _read_items(sources, group_scans(sources, self.settings.memory)),
+            )
             self._write("scan", self.first, containers)
         else:
             self.first = self._map()
@@ -208,8 +212,7 @@ class Build:
         settings = self.settings
         whole = self.plan.sources
         sources = [piece for one in whole for piece in split_source(settings, one)]
-        groups = enumerate(group_sources(sources, settings.memory))
-        items = [MapItem(n, tuple(sources[a:b])) for n, (a, b) in groups]
+        items = _read_items(sources, group_sources(sources, settings.memory))
         return self._phase("map", map_task, items)
 
     def _merge(self, tables: list[Record]) -> tuple[str, list[Record]]:
@@ -262,6 +265,12 @@ class Build:
             raise PlanError(self.settings.pattern, problem)
         self._phase("cut", cut_task, [CutItem(0, tuple(num_rows))])
         return [int(cut) for cut in load_cuts(self.settings)]
+
+
+def _read_items(
+    sources: Sequence[Source], groups: Iterable[tuple[int, int]]
+) -> list[ReadItem]:
+    return [ReadItem(n, tuple(sources[a:b])) for n, (a, b) in enumerate(groups)]
 
 
 def slice_parts(

@@ -12,7 +12,14 @@ from shardbuild.build.report import PhaseReport, Tally, add_tallies
 from shardbuild.build.settings import Progress
 from shardbuild.build.sieve import budget_error
 from shardbuild.build.state import commit_url
-from shardbuild.storage import list_names, read_bytes, remove, split_url
+from shardbuild.storage import (
+    is_remote,
+    list_names,
+    map_parallel,
+    read_bytes,
+    remove,
+    split_url,
+)
 
 if TYPE_CHECKING:
     from shardbuild.build.execute import Runner
@@ -70,13 +77,12 @@ class Phases:
         """
         ledger = _Ledger(self, name, len(items))
         names = [f"{name}-{item.number:06d}" for item in items]
-        missing = []
-        for item, one in zip(items, names, strict=True):
-            record = self._load_record(one) if one in self._committed else None
-            if record is None:
-                missing.append(item)
-            else:
-                ledger.account(record)
+        done = [one for one in names if one in self._committed]
+        each = map_parallel if is_remote(self.settings.state) else map
+        for record in filter(None, each(self._load_record, done)):
+            ledger.account(record)
+        pairs = zip(items, names, strict=True)
+        missing = [item for item, one in pairs if one not in ledger.records]
         if missing:
             run = self._first_pass if self._first_pass and not self.reports else _run
             run(runner, partial(task, self.settings), missing, ledger.account)

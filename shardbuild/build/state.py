@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardbuild.build.sources import listing_url
 from shardbuild.build.windows import Containers
-from shardbuild.storage import exists, metered, read_bytes, write_bytes
+from shardbuild.storage import find_bytes, metered, read_bytes, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,9 +34,9 @@ def committed(settings: Settings, name: str, work: Callable[[], Record]) -> Reco
     """Do a task's work unless it has been done, and keep its record."""
     options = settings.storage_options
     url = commit_url(settings, name)
-    if exists(url, storage_options=options):
-        record: Record = json.loads(read_bytes(url, storage_options=options))
-        return record
+    found = find_bytes(url, storage_options=options)
+    if found is not None:
+        return json.loads(found)  # type: ignore[no-any-return]
     started = time.perf_counter()
     with metered() as meter:
         record = work()

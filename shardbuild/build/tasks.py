@@ -42,6 +42,8 @@ from shardbuild.errors import SampleError
 from shardbuild.shards.index import save_index
 from shardbuild.shards.writer import TarWriter
 from shardbuild.storage import (
+    is_remote,
+    map_parallel,
     read_bytes,
     read_range,
     remove,
@@ -61,8 +63,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class MapItem:
-    """Inputs whose samples a map task turns into sorted runs."""
+class ReadItem:
+    """Inputs that one task of the first pass reads."""
 
     number: int
     sources: tuple[Source, ...]
@@ -113,17 +115,17 @@ class WriteItem:
 # --- the first pass: scan, map or stream ------------------------------------
 
 
-def scan_task(settings: Settings, source: Source) -> Record:
-    """Find the samples of one input, and keep a sorted table of them."""
-    return committed(
-        settings, f"scan-{source.number:06d}", lambda: _scan(settings, source)
-    )
+def scan_task(settings: Settings, item: ReadItem) -> Record:
+    """Find the samples of some inputs, and keep one sorted table of them."""
+    name = f"scan-{item.number:06d}"
+    return committed(settings, name, lambda: _scan(settings, item))
 
 
-def _scan(settings: Settings, source: Source) -> Record:
-    with Sieve(settings, source) as sieve:
-        table = scan_source(sieve)
-    return _save_first(settings, "scan", source.number, table, [sieve])
+def _scan(settings: Settings, item: ReadItem) -> Record:
+    sieves = [Sieve(settings, source) for source in item.sources]
+    with ExitStack() as stack:
+        tables = [scan_source(sieve) for sieve in map(stack.enter_context, sieves)]
+    return _save_first(settings, "scan", item.number, join_tables(tables), sieves)
 
 
 def _save_first(
@@ -162,7 +164,7 @@ def unpack_key(packed: list[Any]) -> SortKey:
 
 
 def map_task(
-    settings: Settings, item: MapItem, *, samples: Iterator[Sample] | None = None
+    settings: Settings, item: ReadItem, *, samples: Iterator[Sample] | None = None
 ) -> Record:
     """Put the samples of some inputs through the job, into sorted runs.
 
@@ -172,7 +174,9 @@ def map_task(
     return committed(settings, name, lambda: _map(settings, item, samples))
 
 
-def _map(settings: Settings, item: MapItem, samples: Iterator[Sample] | None) -> Record:
+def _map(
+    settings: Settings, item: ReadItem, samples: Iterator[Sample] | None
+) -> Record:
     sorter = RunSorter(settings, item.number)
     sieves = [Sieve(settings, source, samples) for source in item.sources]
     with ExitStack() as stack:
@@ -300,16 +304,13 @@ def sort_task(settings: Settings, item: SortItem) -> Record:
 
 def _sort(settings: Settings, item: SortItem) -> Record:
     options = settings.storage_options
-    tables = [
-        load_slice(
-            table_url(settings, item.tables, number),
-            item.start,
-            item.stop,
-            storage_options=options,
-        )
-        for number in range(item.num_tables)
-    ]
-    table = join_tables(tables).sorted()
+
+    def load(number: int) -> Table:
+        url = table_url(settings, item.tables, number)
+        return load_slice(url, item.start, item.stop, storage_options=options)
+
+    each = map_parallel if is_remote(settings.state) else map
+    table = join_tables(list(each(load, range(item.num_tables)))).sorted()
     bodies = table.rows["body"].astype("<i8")
     write_bytes(
         part_url(settings, item.number, "extents"),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shardbuild.build.plan import window_bytes
-from shardbuild.storage import RangeSource, is_remote
+from shardbuild.build.steps import window_bytes
+from shardbuild.storage import RangeSource, is_remote, read_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,9 +124,13 @@ def fill_window(
     ranks = np.lexsort([extents["offset"], extents["container"]])
     ordered = extents["container"][ranks]
     edges = np.flatnonzero(np.diff(ordered)) + 1
-    for group in np.split(ranks, edges):
-        offsets = extents["offset"][group].tolist()
-        places = zip(starts[group].tolist(), starts[group + 1].tolist(), strict=True)
-        views = [window[a:b] for a, b in places]
-        number = int(extents["container"][group[0]])
-        containers.source(number).read_into(offsets, views)
+
+    def jobs() -> Iterator[tuple[RangeSource, list[int], list[memoryview]]]:
+        for group in np.split(ranks, edges):
+            offsets = extents["offset"][group].tolist()
+            firsts, lasts = starts[group].tolist(), starts[group + 1].tolist()
+            views = [window[a:b] for a, b in zip(firsts, lasts, strict=True)]
+            number = int(extents["container"][group[0]])
+            yield containers.source(number), offsets, views
+
+    read_many(jobs())

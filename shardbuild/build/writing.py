@@ -12,8 +12,15 @@ from shardbuild.build.report import Loss, Tally
 from shardbuild.build.sieve import new_key
 from shardbuild.build.sources import read_extent
 from shardbuild.build.windows import read_windows
-from shardbuild.errors import KeyRuleError, SampleError, ShardError, StorageError
+from shardbuild.errors import (
+    KeyRuleError,
+    SampleError,
+    ShardbuildError,
+    ShardError,
+    StorageError,
+)
 from shardbuild.shards.reader import scan_fragment
+from shardbuild.storage import map_parallel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,9 +28,10 @@ if TYPE_CHECKING:
     from shardbuild.build.quarantine import Quarantine
     from shardbuild.build.settings import Settings
     from shardbuild.build.windows import Containers
-    from shardbuild.errors import ShardbuildError
     from shardbuild.shards.samples import Sample
     from shardbuild.shards.writer import TarWriter
+
+    _Parsed = tuple[str, int, Sample | ShardbuildError]
 
 
 class Copier:
@@ -76,18 +84,29 @@ class Copier:
         self, window: memoryview, extents: NDArray[np.void], starts: NDArray[np.int64]
     ) -> None:
         edges = zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
-        for extent, (start, stop) in zip(extents, edges, strict=True):
+        places = zip(extents, edges, strict=True)
+
+        def parse(
+            place: tuple[np.void, tuple[int, int]],
+        ) -> tuple[str, int, Sample | ShardbuildError]:
+            extent, (start, stop) = place
             number, offset = int(extent["container"]), int(extent["offset"])
             url = self.containers.url_of(number)
             try:
-                sample = self._parse(window[start:stop], number, url, offset)
+                return url, offset, self._parse(window[start:stop], number, url, offset)
             except (ShardError, StorageError) as error:
-                self._lose(url, offset, error)
+                return url, offset, error
+
+        # The files of a folder are asked for one by one, and a store takes its time.
+        each = map_parallel if self.containers.listings else map
+        for url, offset, parsed in each(parse, places):
+            if isinstance(parsed, ShardbuildError):
+                self._lose(url, offset, parsed)
                 continue
             try:
-                self.writer.write(sample)
+                self.writer.write(parsed)
             except SampleError as error:
-                self._reject(offset, sample, url, error)
+                self._reject(offset, parsed, url, error)
 
     def _parse(self, data: memoryview, number: int, url: str, offset: int) -> Sample:
         settings = self.settings

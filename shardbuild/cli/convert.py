@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from shardbuild import build
+from shardbuild.build import conversion
 from shardbuild.build.jobs import load_job
 from shardbuild.build.ordering import parse_order
 from shardbuild.cli import options
@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
     chosen: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS}
     chosen["storage_options"] = options.storage_options(args)
     if args.plan:
-        plan = build.make_plan(args.src, args.dst, args.transform, **chosen)
+        plan = conversion.make_plan(args.src, args.dst, args.transform, **chosen)
         print(plan.to_bytes().decode() if args.json else plan.summary())
         return 0
     with ProgressBar() as progress:
         chosen["progress"] = progress
-        report = build.convert(args.src, args.dst, args.transform, **chosen)
+        report = conversion.convert(args.src, args.dst, args.transform, **chosen)
     print(report.to_bytes().decode().rstrip() if args.json else report.summary())
     return 0
 

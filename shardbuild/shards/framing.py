@@ -46,7 +46,8 @@ Encoder: TypeAlias = (
 """True or "default": by extension; False or None: values are bytes already; or a
 function of the sample; or functions of the value by extension."""
 
-_MAX_KEPT = 1 << 14
+_MAX_KEPT = 1 << 10
+_MAX_KEPT_SIZE = 1 << 14
 _MTIME = b"00000000000\0"
 
 
@@ -81,12 +82,36 @@ class TarOptions:
             raise ValueError(problem)
 
 
-_SizeField: TypeAlias = tuple[bytes, int, bytes, int]
-# The digits of a size and the mtime after them, the sum of the digits, the padding
-# after the payload, and the bytes of header, payload and padding together.
+_Middle: TypeAlias = tuple[bytes, int, bytes, int]
+# The header from the key's end to the checksum, the sum of all but the key's bytes,
+# less 1, the padding after the payload, and the bytes of header, payload and padding.
 
-_size_fields: dict[int, _SizeField] = {}  # of sizes that are likely to come again
-_sum_fields: dict[int, bytes] = {}  # by checksum, of which there are not many
+
+class _Form:
+    """The headers of one extension, for keys of one length."""
+
+    __slots__ = ("between", "kept", "rest")
+
+    def __init__(self, between: bytes, rest: int) -> None:
+        self.between = between
+        """From the key's end to the size."""
+        self.rest = rest
+        """The checksum without the key's bytes, the size's digits, and 1."""
+        self.kept: dict[int, _Middle] = {}
+        """By size, of those that are likely to come again."""
+
+    def middle(self, size: int) -> _Middle:
+        digits = b"%011o\0" % size
+        zeros = padding(size)
+        middle = (
+            self.between + digits + _MTIME,
+            self.rest + sum(digits),
+            zeros,
+            BLOCK + size + len(zeros),
+        )
+        if size < _MAX_KEPT_SIZE and len(self.kept) < _MAX_KEPT:
+            self.kept[size] = middle
+        return middle
 
 
 class Layout:
@@ -102,10 +127,9 @@ class Layout:
             if len(extensions) > 1
             else lambda sample: (sample[extensions[0]],)
         )
-        self.forms: dict[int, tuple[tuple[bytes, int], ...]] = {}
-        """By bytes of the key, for each member: its header from the key's end to the
-        size, and its checksum without the key's bytes, the size's digits, and 1. Only
-        for keys of which all names fit into a header."""
+        self.forms: dict[int, tuple[_Form, ...]] = {}
+        """By bytes of the key, for each member. Only for keys of which all names fit
+        into a header."""
 
 
 Frame: TypeAlias = tuple[str, Layout, list[bytes], list[int], int, list[int] | None]
@@ -133,9 +157,15 @@ read back as 'txt': name it so
         self.url = url
         """Named in errors."""
         self.options = options
-        self._encodes_fields = isinstance(options.encoder, Mapping)
+        encoder = options.encoder
+        self._encode = (
+            None if isinstance(encoder, bool) or not callable(encoder) else encoder
+        )
+        self._encodes_fields = isinstance(encoder, Mapping)
         self._form = header_form(options.user, options.group, options.mode)
         self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._endings: dict[int, bytes] = {}
+        """Of headers, from the checksum on; by checksum, of which there are few."""
         self._good_folders: set[str] = set()
 
     def frame(self, sample: Sample) -> Frame:  # noqa: C901 - every call would be felt
@@ -145,9 +175,8 @@ read back as 'txt': name it so
             EncodeError: a field is not bytes and cannot be made bytes.
             KeyRuleError: it could not be read back as the same sample.
         """
-        encoder = self.options.encoder
-        if encoder is not True and callable(encoder):
-            sample = encoder(sample)
+        if self._encode is not None:
+            sample = self._encode(sample)
         layout = self._layouts.get(tuple(sample)) or self._add_layout(sample)
         key = sample["__key__"]
         if type(key) is not str:
@@ -173,26 +202,30 @@ read back as 'txt': name it so
             return self._frame_carefully(key, raw, layout, payloads)
         # Adler's lower half is one more than the sum of the bytes, made in C.
         key_sum = adler32(raw) & 0xFFFF
-        tail = self._form.tail
+        endings = self._endings
         parts: list[bytes] = []
         sizes = []
         num_bytes = 0
-        for payload, (between, rest) in zip(payloads, forms, strict=True):
+        for payload, form in zip(payloads, forms):  # noqa: B905 - as many
             size = len(payload) if type(payload) is bytes else SIZE_LIMIT
             try:
-                digits, digits_sum, zeros, room = _size_fields[size]
+                middle, rest, zeros, room = form.kept[size]
             except KeyError:
                 if size >= SIZE_LIMIT:
                     return self._frame_carefully(key, raw, layout, payloads)
-                digits, digits_sum, zeros, room = _size_field(size)
+                middle, rest, zeros, room = form.middle(size)
             try:
-                checksum = _sum_fields[key_sum + rest + digits_sum]
+                ending = endings[key_sum + rest]
             except KeyError:
-                checksum = _sum_field(key_sum + rest + digits_sum)
-            parts += (raw, between, digits, checksum, tail, payload, zeros)
+                ending = self._ending(key_sum + rest)
+            parts += (raw, middle, ending, payload, zeros)
             sizes.append(size)
             num_bytes += room
         return key, layout, parts, sizes, num_bytes, None
+
+    def _ending(self, checksum: int) -> bytes:
+        ending = self._endings[checksum] = b"%06o\0 " % checksum + self._form.tail
+        return ending
 
     def _frame_carefully(
         self, key: str, raw: bytes, layout: Layout, values: tuple[Any, ...]
@@ -287,7 +320,7 @@ read back as 'txt': name it so
             trouble = extension_problem(name, self.options.key_rule)
             if trouble:
                 raise KeyRuleError(self.url, trouble, shown)
-        if len(self._layouts) > _MAX_KEPT // 16:
+        if len(self._layouts) > _MAX_KEPT:
             self._layouts.clear()
         layout = self._layouts[names] = Layout(tuple(sorted(by_case.values())))
         return layout
@@ -301,7 +334,7 @@ read back as 'txt': name it so
         for suffix in suffixes:
             zeros = bytes(NAME_BYTES - key_bytes - len(suffix))
             between = suffix + zeros + self._form.owner
-            forms.append((between, self._form.base_sum + sum(suffix) - 1))
+            forms.append(_Form(between, self._form.base_sum + sum(suffix) - 1))
         layout.forms[key_bytes] = tuple(forms)
 
 
@@ -353,17 +386,3 @@ def extension_problem(extension: str, key_rule: KeyRule = "first-dot") -> str | 
     except UnicodeEncodeError:
         return f"{shown} cannot be written in UTF-8: rename it"
     return None
-
-
-def _size_field(size: int) -> _SizeField:
-    digits = b"%011o\0" % size
-    zeros = padding(size)
-    field = (digits + _MTIME, sum(digits), zeros, BLOCK + size + len(zeros))
-    if size < _MAX_KEPT:
-        _size_fields[size] = field
-    return field
-
-
-def _sum_field(checksum: int) -> bytes:
-    field = _sum_fields[checksum] = b"%06o\0 " % checksum
-    return field

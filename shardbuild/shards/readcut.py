@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shardbuild.shards.readwindow import Buffer
     from shardbuild.shards.samples import Sample
     from shardbuild.shards.scangroups import Run
 
 __all__ = ["samples_of_run"]
+
+
+class Buffer(Protocol):
+    """What bytes can be cut out of."""
+
+    def __getitem__(self, span: slice, /) -> bytes | memoryview: ...
 
 
 def samples_of_run(run: Run, buffer: Buffer) -> Iterator[Sample]:

@@ -26,6 +26,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from shardbuild.shards.decompress import Source, compression_of, decompressed
+from shardbuild.shards.readahead import ReadAhead
 from shardbuild.shards.readfacts import ReadFacts
 from shardbuild.shards.readindexed import read_at, read_indexed
 from shardbuild.shards.readruns import ShardReading
@@ -209,10 +210,12 @@ def scan_stream(
         ShardError: As `read_samples`.
     """
     facts = ReadFacts() if facts is None else facts
-    with _storage_errors(url):
-        window, counted = _window_of(stream, url, facts)
-        with _reading(window, key_rule, facts) as reading:
-            index = reading.index(on_damage)
+    with (
+        _storage_errors(url),
+        _window_on(stream, url, facts) as (window, counted),
+        _reading(window, key_rule, facts) as reading,
+    ):
+        index = reading.index(on_damage)
     if counted is None:
         return index
     return dataclasses.replace(index, file_bytes=counted.num_bytes)
@@ -239,10 +242,12 @@ def _parts_of(
     stream: Readable | BinaryIO, url: str, key_rule: KeyRule, facts: ReadFacts | None
 ) -> Iterator[Iterable[Sample]]:
     facts = ReadFacts() if facts is None else facts
-    with _storage_errors(url):
-        window, _ = _window_of(stream, url, facts)
-        with _reading(window, key_rule, facts) as reading:
-            yield from reading.samples()
+    with (
+        _storage_errors(url),
+        _window_on(stream, url, facts) as (window, _),
+        _reading(window, key_rule, facts) as reading,
+    ):
+        yield from reading.samples()
 
 
 @contextmanager
@@ -264,16 +269,19 @@ def _storage_errors(url: str) -> Iterator[None]:
         raise store_error(url, error) from error
 
 
-def _window_of(
+@contextmanager
+def _window_on(
     stream: Readable | BinaryIO, url: str, facts: ReadFacts
-) -> tuple[Window, Source | None]:
+) -> Iterator[tuple[Window, Source | None]]:
     """The window for a stream; if it is compressed, also what counts its bytes."""
     stream = cast("Readable", stream)
-    if isinstance(stream, io.FileIO) and _is_regular(stream):
+    is_file = isinstance(stream, io.FileIO) and _is_regular(stream)
+    if isinstance(stream, io.FileIO) and is_file:
         head = os.pread(stream.fileno(), BLOCK, stream.tell())
         facts.compression = _compression_of(head)
         if facts.compression is None:
-            return FileWindow(stream, url), None
+            yield FileWindow(stream, url), None
+            return
         source = Source(stream)
     else:
         source = Source(stream)
@@ -282,11 +290,16 @@ def _window_of(
         head = bytes(window.buffer[: window.end])
         facts.compression = _compression_of(head)
         if facts.compression is None:
-            return window, None
+            yield window, None
+            return
         window.close()
         source.push_back(head)
     plain = decompressed(source, facts.compression, url)
-    return StreamWindow(plain, url), source
+    if not is_file:  # a read of it may hang
+        yield StreamWindow(plain, url), source
+        return
+    with ReadAhead(plain) as ahead:
+        yield StreamWindow(ahead, url), source
 
 
 def _compression_of(head: bytes) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from shardbuild.errors import ShardError
 from shardbuild.shards.readcut import samples_of_run
+from shardbuild.shards.readhops import HopReader, HopRun
 from shardbuild.shards.readkeys import KeyLedger
 from shardbuild.shards.readmembers import Found, MemberReader
 from shardbuild.shards.readwindow import WINDOW_BYTES, FileWindow, Window
@@ -40,6 +41,7 @@ class ShardReading:
         "_at_once",
         "_exact",
         "_facts",
+        "_hops",
         "_judge",
         "_key_rule",
         "_ledger",
@@ -63,6 +65,7 @@ class ShardReading:
         self._exact = MemberReader(window, key_rule, self._ledger, facts)
         self._exact.is_fragment = is_fragment
         self._scan = HeaderScan(window.buffer)
+        self._hops: HopReader | None = None
         self._judge: FormJudge | None = None
         self._at_once = _FIRST_READ
         self._patience = 1
@@ -77,6 +80,8 @@ class ShardReading:
         for part in self.parts(payloads=True):
             if isinstance(part, Found):
                 yield (part.sample,)
+            elif isinstance(part, HopRun):
+                yield part.samples()
             else:
                 yield samples_of_run(part, buffer)
 
@@ -100,7 +105,7 @@ class ShardReading:
             for part in self.parts(payloads=False):
                 if isinstance(part, Found):
                     columns.add_found(part)
-                else:
+                elif isinstance(part, Run):
                     columns.add_run(part, self._window.base)
         except ShardError as error:
             if on_damage is None:
@@ -110,22 +115,28 @@ class ShardReading:
         canonical = judge.see_end(facts, is_fragment=self._exact.is_fragment)
         return columns.finish(facts.num_bytes, canonical=canonical)
 
-    def parts(self, *, payloads: bool) -> Iterator[Run | Found]:
+    def parts(self, *, payloads: bool) -> Iterator[Run | HopRun | Found]:
         """Read all samples, by runs where the scan can; a run's data is in the window.
 
         With ``payloads`` the samples outside of runs hold their fields too.
         """
         offset: int | None = 0
         while offset is not None:
-            run = None if self._is_hopping() else self._run_at(offset)
-            if run is None:
+            before = self._facts.num_samples
+            part: Run | HopRun | None
+            if self._is_hopping():
+                part = self._hops_at(offset) if payloads else None
+                stop = int(part.run.heads[-1]) if part else 0
+            else:
+                part = self._run_at(offset)
+                stop = self._window.base + int(part.heads[-1]) if part else 0
+            if part is None:
                 yield from self._exactly(offset, payloads=payloads)
                 offset = self._exact.offset
             else:
                 self._patience = 1
-                stop = self._window.base + int(run.heads[-1])
-                self._look_ahead(stop - offset, len(run.keys))
-                yield run
+                self._look_ahead(stop - offset, self._facts.num_samples - before)
+                yield part
                 offset = stop
 
     def _is_hopping(self) -> bool:
@@ -172,14 +183,28 @@ class ShardReading:
         run = run_of(chain, window.buffer, self._key_rule) if chain else None
         if run is None:
             return None
+        run = self._noted(run)
+        if self._judge and run and chain:
+            self._judge.see_run(run, chain)
+        return run
+
+    def _hops_at(self, offset: int) -> HopRun | None:
+        """The run of large samples that begins at an offset, noted."""
+        if self._hops is None:
+            assert isinstance(self._window, FileWindow)
+            self._hops = HopReader(self._window, self._key_rule)
+        found = self._hops.run_at(offset)
+        run = self._noted(found.run) if found else None
+        return found._replace(run=run) if found and run else None
+
+    def _noted(self, run: Run) -> Run | None:
+        """What of a run is sure as far as keys go; its counts are taken."""
         count = self._ledger.add(run.keys)
         if count < len(run.keys):
             # The exact reader finds the key that is there again.
             if not count:
                 return None
             run = run.first(count)
-        if self._judge and chain:
-            self._judge.see_run(run, chain)
         facts = self._facts
         facts.num_samples += count
         facts.num_members += len(run.starts)
@@ -188,5 +213,7 @@ class ShardReading:
 
     def close(self) -> None:
         """Give the memory back."""
+        if self._hops:
+            self._hops.close()
         self._scan.close()
         self._window.close()

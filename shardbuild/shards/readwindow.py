@@ -35,6 +35,8 @@ _MAX_PREAD: Final = 1 << 30
 
 Buffer = mmap.mmap | bytes | memoryview
 
+_advise = getattr(os, "posix_fadvise", None)
+
 _idle: list[mmap.mmap] = []
 _MAX_IDLE: Final = 2
 
@@ -246,6 +248,35 @@ class FileWindow(_MovingWindow):
         self.hopping = False
         """Whether to read only headers and small data through the window."""
         self._after = 0
+
+    @property
+    def size(self) -> int:
+        """How long the tar is."""
+        return self._size
+
+    def will_need(self, offset: int, num_bytes: int) -> None:
+        """Have the system read ahead, so that small reads do not wait each."""
+        if _advise is not None:
+            _advise(self._fd, self._origin + offset, num_bytes, os.POSIX_FADV_WILLNEED)
+
+    def read_at(self, offset: int, view: memoryview) -> int:
+        """Read bytes beside the window; fewer at the end of the file."""
+        count = os.preadv(self._fd, [view], self._origin + offset)
+        self._meter.count_read(count)
+        return count
+
+    def bytes_at(self, offset: int, num_bytes: int) -> bytes:
+        """Read bytes beside the window.
+
+        Raises:
+            TruncatedShardError: The file has become shorter.
+        """
+        data = os.pread(self._fd, num_bytes, self._origin + offset)
+        self._meter.count_read(len(data))
+        if len(data) < num_bytes:
+            problem = "the shard has become shorter while it was read"
+            raise TruncatedShardError(self.url, problem, offset + len(data))
+        return data
 
     def hop(self, *, on: bool) -> None:
         """Say that most of what comes is large payloads, or no longer."""

@@ -133,9 +133,7 @@ class HeaderScan:
             return None
         candidates = np.flatnonzero(self._magics[start:stop] == magic)[:MAX_HEADERS]
         candidates += start
-        rows = self._rows[: len(candidates)]
-        # mode="clip" writes straight into ``out``; no index is out of bounds.
-        np.take(self._blocks, candidates, axis=0, out=rows, mode="clip")
+        rows = self._rows_at(candidates)
         sizes, good = self._sizes(rows)
         types = rows[:, 156]
         kinds = None
@@ -153,6 +151,28 @@ class HeaderScan:
             return None
         kinds = None if kinds is None else kinds[picked]
         return Chain(rows[picked], blocks, sizes[picked], kinds, magic == _GNU)
+
+    def files(self, blocks: Ints) -> Chain | None:
+        """The headers at these blocks, up to the first that is no plain file's.
+
+        None if the first is none. That they follow one another is for the caller
+        to know. The arrays are good until the next scan.
+        """
+        magic = int(self._magics[blocks[0]])
+        rows = self._rows_at(blocks)
+        sizes, good = self._sizes(rows)
+        good &= self._magics[blocks] == magic
+        good &= rows[:, 156] == _FILE_BYTE
+        count = len(good) if good.all() else int(good.argmin())
+        if magic not in (_POSIX, _GNU) or not count:
+            return None
+        return Chain(rows[:count], blocks[:count], sizes[:count], None, magic == _GNU)
+
+    def _rows_at(self, blocks: Ints) -> Bytes:
+        rows = self._rows[: len(blocks)]
+        # mode="clip" writes straight into ``out``; no index is out of bounds.
+        np.take(self._blocks, blocks, axis=0, out=rows, mode="clip")
+        return rows
 
     def _sizes(self, rows: Bytes) -> tuple[Ints, Mask]:
         """The size in each header, and whether header and size are canonical."""
@@ -192,7 +212,7 @@ class HeaderScan:
         return (sums & _HALF) + (sums >> np.uint64(32))
 
 
-_SUM_ROWS: Final = 512
+_SUM_ROWS: Final = 256
 _BYTE: Final = np.uint64(8)
 _EVEN_LANES: Final = np.uint64(0x0000FFFF0000FFFF)
 _HALF: Final = np.uint64(0xFFFFFFFF)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from shardbuild.storage.fetch import RangeSource, read_range
+from shardbuild.storage.fetch import RangeSource, read_many, read_range
 from shardbuild.storage.gopen import gopen
 from shardbuild.storage.listing import FileFacts, find_files
 from shardbuild.storage.meter import Meter, metered
 from shardbuild.storage.parallel import map_parallel
 from shardbuild.storage.publish import (
     AtomicFile,
+    find_bytes,
     open_atomic,
     read_bytes,
     remove_leftovers,
@@ -44,6 +45,7 @@ __all__ = [
     "UrlFacts",
     "exists",
     "expand_urls",
+    "find_bytes",
     "find_files",
     "free_bytes",
     "gopen",
@@ -56,6 +58,7 @@ __all__ = [
     "open_atomic",
     "protocol_of",
     "read_bytes",
+    "read_many",
     "read_range",
     "remove",
     "remove_leftovers",

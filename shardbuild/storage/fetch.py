@@ -13,12 +13,13 @@ from shardbuild.storage.meter import current_meter
 from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
+    from shardbuild.storage.meter import Meter
     from shardbuild.storage.sources import Pieces, Source
 
-__all__ = ["RangeSource", "read_range"]
+__all__ = ["RangeSource", "read_many", "read_range"]
 
 _MAX_GAP = 64 << 10
 _MAX_VIEWS = 1024  # IOV_MAX of Linux
@@ -74,7 +75,7 @@ class RangeSource:
             StorageError: A range could not be read whole; names its offset.
         """
         if self._source is not None:
-            self._read_remote(self._source, offsets, views)
+            read_many([(self, offsets, views)])
         elif self._fd >= 0:
             self._read_local(offsets, views)
         else:
@@ -112,38 +113,6 @@ class RangeSource:
                 raise StorageError(self.url, problem)
             views = _after(views, got)
 
-    def _read_remote(
-        self, source: Source, offsets: Sequence[int], views: Sequence[memoryview]
-    ) -> None:
-        from shardbuild.storage.ranges import BLOCK_BYTES, BUDGET_BYTES
-
-        source.check_process()
-        window = min(BUDGET_BYTES // BLOCK_BYTES, source.num_parallel)
-        waiting: dict[Future[Pieces], _Request] = {}
-        try:
-            for request in _requests(offsets, views, self._max_gap):
-                if len(waiting) >= window:
-                    self._collect(waiting)
-                waiting[source.start(request.start, request.stop)] = request
-            while waiting:
-                self._collect(waiting)
-        finally:
-            for future in waiting:
-                future.cancel()
-            source.count(self._meter)
-
-    def _collect(self, waiting: dict[Future[Pieces], _Request]) -> None:
-        done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in done:
-            request = waiting.pop(future)
-            try:
-                pieces = future.result()
-            except ShardbuildError:
-                raise
-            except Exception as error:
-                raise store_error(self.url, error) from error
-            request.hand_out(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
     def close(self) -> None:
         """Let go of the file; closing twice is safe."""
         fd, source = self._fd, self._source
@@ -167,6 +136,89 @@ class RangeSource:
     def __del__(self) -> None:
         if hasattr(self, "_source"):
             self.close()
+
+
+def read_many(
+    jobs: Iterable[tuple[RangeSource, Sequence[int], Sequence[memoryview]]],
+) -> None:
+    """`RangeSource.read_into` of several sources, one after the other.
+
+    Those of stores are not waited for one by one: what all of them are asked for
+    shares the budget.
+
+    >>> from shardbuild.storage import write_bytes
+    >>> write_bytes("memory://doc/many.bin", bytes(range(10)))
+    >>> first, second = bytearray(2), bytearray(3)
+    >>> with RangeSource("memory://doc/many.bin") as one:
+    ...     read_many(
+    ...         [(one, [7], [memoryview(first)]), (one, [0], [memoryview(second)])]
+    ...     )
+    >>> first.hex(), second.hex()
+    ('0708', '000102')
+
+    Raises:
+        StorageError: A range could not be read whole; names its offset.
+    """
+    waiting = _Waiting()
+    try:
+        for source, offsets, views in jobs:
+            remote = source._source
+            if remote is None:
+                source.read_into(offsets, views)
+                continue
+            remote.check_process()
+            for request in _requests(offsets, views, source._max_gap):
+                waiting.add(source, remote, request)
+        waiting.collect_all()
+    finally:
+        waiting.end()
+
+
+class _Waiting:
+    """Requests that stores have not answered yet."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[Future[Pieces], tuple[str, _Request]] = {}
+        self._num_bytes = 0
+        self._asked: dict[Source, Meter] = {}
+
+    def add(self, source: RangeSource, remote: Source, request: _Request) -> None:
+        """Ask for one more, as soon as the budget allows."""
+        from shardbuild.storage.ranges import BUDGET_BYTES
+
+        num_bytes = request.stop - request.start
+        while self._under_way and (
+            len(self._under_way) >= remote.num_parallel
+            or self._num_bytes + num_bytes > BUDGET_BYTES
+        ):
+            self._collect()
+        self._asked[remote] = source._meter
+        self._num_bytes += num_bytes
+        future = remote.start(request.start, request.stop)
+        self._under_way[future] = source.url, request
+
+    def collect_all(self) -> None:
+        while self._under_way:
+            self._collect()
+
+    def _collect(self) -> None:
+        done, _ = wait(self._under_way, return_when=FIRST_COMPLETED)
+        for future in done:
+            url, request = self._under_way.pop(future)
+            self._num_bytes -= request.stop - request.start
+            try:
+                pieces = future.result()
+            except ShardbuildError:
+                raise
+            except Exception as error:
+                raise store_error(url, error) from error
+            request.hand_out(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def end(self) -> None:
+        for future in self._under_way:
+            future.cancel()
+        for remote, meter in self._asked.items():
+            remote.count(meter)
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.errors import ShardbuildError, StorageError
-from shardbuild.storage.filesystems import store_error
+from shardbuild.storage.filesystems import is_missing, store_error
 from shardbuild.storage.meter import current_meter
 from shardbuild.storage.urlparts import (
     StorageOptions,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AtomicFile",
+    "find_bytes",
     "open_atomic",
     "read_bytes",
     "remove_leftovers",
@@ -368,6 +369,26 @@ def read_bytes(url: str, *, storage_options: StorageOptions | None = None) -> by
 
     with gopen(url) as file:
         return file.read()
+
+
+def find_bytes(
+    url: str, *, storage_options: StorageOptions | None = None
+) -> bytes | None:
+    """All bytes of a url, or None if there is no such file, by a single request.
+
+    >>> write_bytes("memory://doc/found.txt", b"here")
+    >>> find_bytes("memory://doc/found.txt"), find_bytes("memory://doc/lost.txt")
+    (b'here', None)
+
+    Raises:
+        StorageError: It cannot be read, or the store cannot be asked.
+    """
+    try:
+        return read_bytes(url, storage_options=storage_options)
+    except StorageError as error:
+        if error.__cause__ is not None and is_missing(error.__cause__):
+            return None
+        raise
 
 
 def remove_leftovers(
