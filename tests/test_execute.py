@@ -18,15 +18,15 @@ import pytest
 from dask.callbacks import Callback
 
 import shardbuild as sb
-from shardbuild.build import execute
+from shardbuild.build import deaths, execute
 from shardbuild.build.execute import (
     ClientRunner,
-    LocalRunner,
     Runner,
     Scheduler,
     choose_scheduler,
     open_runner,
 )
+from shardbuild.build.local import LocalRunner
 from shardbuild.build.pool import PoolProcess
 from shardbuild.build.stopping import (
     Stoppable,
@@ -136,7 +136,11 @@ class TestResults:
             Callback(posttask=lambda key, *_: seen.append(key)),
             open_runner(Scheduler("sync", 1)) as runner,
         ):
-            runner.run(double, range(3), seen.append)
+            runner.run_graph(
+                {f"k{i}": (double, i) for i in range(3)},
+                ["k0", "k1", "k2"],
+                seen.append,
+            )
         assert len(seen) == 6
 
 
@@ -282,7 +286,7 @@ class TestATaskThatKillsItsWorker:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(execute, "_MAX_DEATHS", most)
+        monkeypatch.setattr(deaths, "MAX_DEATHS", most)
         task = partial(kill_own_worker, tmp_path, 1000)
         with (
             pytest.raises(ShardbuildError, match=f"workers: {most} workers died while"),
@@ -307,18 +311,18 @@ class TestATaskThatKillsItsWorker:
         self, num_times: int, cluster: BusyCluster, tmp_path: Path
     ) -> None:
         source = make_shards(tmp_path / "in", 30, 3)
-        deaths = tmp_path / "deaths"
-        deaths.mkdir()
-        bag = sb.read_shards(source).map(partial(kill_in_a_bag, deaths, num_times))
+        graves = tmp_path / "deaths"
+        graves.mkdir()
+        bag = sb.read_shards(source).map(partial(kill_in_a_bag, graves, num_times))
         pattern = f"{tmp_path}/s-%06d.tar"
         if num_times == 6:
             report = sb.write_shards(bag, pattern, scheduler=cluster.client)
             assert report.num_written == 30
-            assert len(list(deaths.iterdir())) == 6
+            assert len(list(graves.iterdir())) == 6
         else:
             with pytest.raises(ShardbuildError, match="8 workers died"):
                 sb.write_shards(bag, pattern, scheduler=cluster.client)
-            assert len(list(deaths.iterdir())) == 8
+            assert len(list(graves.iterdir())) == 8
 
 
 class TestStopping:

@@ -22,8 +22,9 @@ from shardbuild.build.ordering import (
     field_key,
     number_key,
     parse_order,
+    place_hash,
+    place_hashes,
     sample_ranks,
-    shuffle_key,
     shuffle_keys,
 )
 from shardbuild.errors import PlanError, SampleError
@@ -95,19 +96,34 @@ def test_a_number_without_a_place_is_refused(number):
     st.lists(st.tuples(KEYS, st.integers(0, 2**40)), max_size=20),
     st.integers(0, 2**32 - 1),
 )
-def test_shuffle_keys_are_those_of_each_sample_alone(seed, samples, shard):
+def test_hashes_are_those_of_each_sample_alone(seed, samples, shard):
     keys = [key for key, _ in samples]
     positions = [position for _, position in samples]
-    assert shuffle_keys(seed, keys, shard, positions).tolist() == [
-        shuffle_key(seed, key, shard, position) for key, position in samples
+    hashes = place_hashes(keys, shard, positions)
+    assert hashes.tolist() == [
+        place_hash(key, shard, position) for key, position in samples
     ]
+    alone = [shuffle_keys(seed, hashes[i : i + 1])[0] for i in range(len(hashes))]
+    assert shuffle_keys(seed, hashes).tolist() == alone
+
+
+def shuffle_key(seed, key, shard, position):
+    """What one sample is sorted by in a shuffle."""
+    return int(shuffle_keys(seed, place_hashes([key], shard, [position]))[0])
 
 
 def test_shuffle_keys_never_change():
     # What they are decides the bytes of everyone's shuffled data sets.
-    assert shuffle_key(0, "", 0, 0) == 0xDC12203AA31387FA
-    assert shuffle_key(7, "n01/0007", 3, 12) == 0xB045944331CFBCFB
-    assert shuffle_key(-1, "日本\udce9", 2**32 - 1, 2**40) == 0xDE37E7732BD66CF2
+    assert shuffle_key(0, "", 0, 0) == 0x9894A930117979A1
+    assert shuffle_key(7, "n01/0007", 3, 12) == 0x5B378AACBB17D4D5
+    assert shuffle_key(-1, "日本\udce9", 2**32 - 1, 2**40) == 0x175FF40E9E2E822F
+
+
+def test_shuffle_keys_are_a_permutation_of_hashes():
+    hashes = np.arange(1 << 16, dtype=np.uint64) << np.uint64(40)
+    for seed in (0, 7):
+        assert len(set(shuffle_keys(seed, hashes).tolist())) == len(hashes)
+    assert hashes.tolist() == [n << 40 for n in range(1 << 16)]
 
 
 def test_a_shuffle_depends_on_seed_key_shard_and_position():
@@ -124,7 +140,7 @@ def test_a_shuffle_depends_on_seed_key_shard_and_position():
 def test_shuffle_keys_are_spread_evenly():
     # Shards that repeat the same few keys, as augmented data sets do.
     names = [f"{i % 10}" for i in range(50_000)]
-    keys = shuffle_keys(7, names, 3, range(50_000))
+    keys = shuffle_keys(7, place_hashes(names, 3, range(50_000)))
     for bits in (56, 0):
         counts = np.bincount((keys >> np.uint64(bits)) & np.uint64(255), minlength=256)
         mean = len(keys) / 256
@@ -135,8 +151,9 @@ def test_shuffle_keys_are_spread_evenly():
 
 def test_another_seed_is_another_order():
     names = [f"{i:04d}" for i in range(1000)]
-    first = np.argsort(shuffle_keys(7, names, 0, range(1000)))
-    second = np.argsort(shuffle_keys(8, names, 0, range(1000)))
+    hashes = place_hashes(names, 0, range(1000))
+    first = np.argsort(shuffle_keys(7, hashes))
+    second = np.argsort(shuffle_keys(8, hashes))
     assert first.tolist() != sorted(first)
     # Two independent orders have about one place in common.
     assert (first == second).sum() < 10

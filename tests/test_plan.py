@@ -268,7 +268,7 @@ def test_requests_of_a_gather():
     assert count_parts(10**6, memory) == 2
     assert (sort.num_tasks, sort.read_requests) == (2, 50 * 2 * 3)
     assert (write.num_tasks, write.read_requests) == (100, 10**6 + 200)
-    assert write.write_requests == num_windows(100 * GB, 100, memory, 100) + 400
+    assert write.write_requests == 100 * GB // LOCAL_WRITE_BYTES + 400
     text = plan_build(settings_of(order="sort:__key__", maxcount=10**4), sources)
     assert step_of(text, "sort").read_requests == 50 * 2 * 5
 
@@ -373,7 +373,7 @@ def test_a_summary_for_people():
         "  step            tasks         read      written         gets         puts\n"
         "  scan               50     48.00 MB     52.00 MB          100          100\n"
         "  sort                2     52.00 MB     26.00 MB          300            6\n"
-        "  write             100    100.02 GB    100.05 GB    1,000,200        8,100"
+        "  write             100    100.02 GB    100.05 GB    1,000,200      191,134"
     )
 
 

@@ -546,3 +546,65 @@ class TestOther:
         assert (error is None) == (other is None)
         if error is None:
             assert found == by_tarfile(bytes(data))
+
+
+class TestLargeMembers:
+    """Of a file of large members only headers are scanned: nothing is let through."""
+
+    @pytest.fixture
+    def shard(self) -> bytes:
+        samples = make_samples(24, num_bytes=40_000)
+        samples[9]["txt"] = b"x" * 700
+        samples[15]["jpg"] = b"small"
+        return make_tar(entries_of(samples))
+
+    def _compare(self, data: bytes, folder: Path) -> ShardError | None:
+        """Read from a file and as a stream: the same, or the same error."""
+        path = folder / "large.tar"
+        path.write_bytes(data)
+        by_stream, wanted = until_error(read_stream(io.BytesIO(data), str(path)))
+        by_file, error = until_error(read_samples(str(path)))
+        assert by_file == by_stream
+        assert (error and error.args) == (wanted and wanted.args)
+        return error
+
+    def test_truncated_at_every_block(self, shard: bytes, tmp_path: Path) -> None:
+        assert self._compare(shard, tmp_path) is None
+        for cut in [*range(0, len(shard) - 10240, 512), *range(1, 99_000, 4999)]:
+            error = self._compare(shard[:cut], tmp_path)
+            assert isinstance(error, TruncatedShardError)
+
+    def test_a_changed_bit_in_any_header(self, shard: bytes, tmp_path: Path) -> None:
+        index = scan_stream(io.BytesIO(shard), "u")
+        # Fields that sizes, names, kinds and sums are in, of members here and there.
+        for start in index.member_offset[::5].tolist():
+            for byte in (0, 5, 101, 124, 130, 134, 135, 148, 153, 156, 257, 263, 345):
+                damaged = bytearray(shard)
+                damaged[start - BLOCK + byte] ^= 1 << byte % 8
+                assert self._compare(bytes(damaged), tmp_path) is not None
+
+    @pytest.mark.parametrize("extra", ["folder", "link", "long name", "again"])
+    def test_what_is_no_plain_file(self, extra: str, tmp_path: Path) -> None:
+        entries = list(entries_of(make_samples(12, num_bytes=40_000)))
+        odd = {
+            "folder": Entry("d/", kind=tarfile.DIRTYPE),
+            "link": Entry("a link", kind=tarfile.SYMTYPE),
+            "long name": Entry("k" * 150 + ".jpg", b"x" * 40_000),
+            "again": entries[0],
+        }
+        entries.insert(15, odd[extra])
+        error = self._compare(make_tar(entries, tarfile.GNU_FORMAT), tmp_path)
+        assert (error is not None) == (extra == "again")
+
+    def test_a_file_that_shrinks_meanwhile(self, shard: bytes, tmp_path: Path) -> None:
+        path = tmp_path / "shrinks.tar"
+        path.write_bytes(shard)
+        samples = read_samples(str(path))
+        first = [next(samples) for _ in range(4)]
+        os.truncate(path, len(shard) // 2)
+        rest, error = until_error(samples)
+        assert isinstance(error, TruncatedShardError)
+        assert error.offset is not None
+        assert error.offset <= len(shard) // 2
+        whole = list(read_stream(io.BytesIO(shard), "u"))
+        assert first + rest == whole[: len(first) + len(rest)]

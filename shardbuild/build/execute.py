@@ -7,31 +7,15 @@ record. Tasks are idempotent, so that one whose worker died is simply run again.
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import uuid
-from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import dask
-import dask.local
-import dask.multiprocessing
-import dask.threaded
-from dask.callbacks import Callback
-from dask.optimization import cull
-from dask.system import CPU_COUNT
-from dask.utils import funcname
-
-from shardbuild.build.pool import ProcessPool
-from shardbuild.build.stopping import (
-    Stoppable,
-    deferred_interrupts,
-    stop,
-    stop_and_wait,
-)
+from shardbuild.build.deaths import GUARD, check_deaths
+from shardbuild.build.local import LocalRunner
+from shardbuild.build.stopping import Stoppable, deferred_interrupts, stop_and_wait
 from shardbuild.errors import PlanError, ShardbuildError
 
 if TYPE_CHECKING:
@@ -45,17 +29,12 @@ if TYPE_CHECKING:
 
     from distributed import Client, KilledWorker
 
-logger = logging.getLogger(__name__)
-
 _MAX_GRAPH_KEYS = 4096
 """Tasks of a graph that a cluster is given at once."""
 _LEAST_UNDER_WAY = 100
 """Other tasks that it is given at once, though it has few workers: it may grow."""
-_MAX_DEATHS = 8
-"""So many workers may die while they run the same task."""
 _STOP_SECONDS = 20
 """How long a cluster's tasks have to end, when they are no longer wanted."""
-_GUARD = "a script has to start them under if __name__ == '__main__'"
 
 
 class Runner(Protocol):
@@ -88,103 +67,6 @@ class Runner(Protocol):
         """
 
 
-class LocalRunner:
-    """One of Dask's own schedulers: sync, threads or processes."""
-
-    memory_limit: int | None = None
-
-    def __init__(self, kind: str, num_workers: int) -> None:
-        self.name = uuid.uuid4().hex
-        self.num_workers = 1 if kind == "sync" else num_workers
-        self._kind = kind
-        self._pool: ThreadPoolExecutor | ProcessPool | None = None
-
-    def run(
-        self,
-        task: Callable[[Any], dict[str, Any]],
-        items: Sequence[Any],
-        on_done: Callable[[dict[str, Any]], None],
-    ) -> None:
-        task = Stoppable(task, self.name)
-        graph: dict[Hashable, Any] = {
-            (self.name, i): (task, item) for i, item in enumerate(items)
-        }
-        self.run_graph(graph, list(graph), on_done)
-
-    def run_graph(
-        self,
-        graph: Mapping[Hashable, Any],
-        keys: Sequence[Hashable],
-        on_done: Callable[[dict[str, Any]], None],
-    ) -> None:
-        waiting = dict.fromkeys(keys)
-        started: set[Hashable] = set()
-        deaths: Counter[Hashable] = Counter()
-
-        def starting(key: Hashable, *_: Any) -> None:
-            started.add(key)
-
-        def finished(key: Hashable, value: Any, *_: Any) -> None:
-            started.discard(key)
-            if key in waiting:
-                del waiting[key]
-                on_done(value)
-
-        # Given here, not registered: other threads may run tasks of their own.
-        callbacks = [(None, None, starting, finished, None), *Callback.active]
-        while waiting:
-            wanted = list(waiting)
-            try:
-                values = self._get(graph, wanted, callbacks)
-            except BrokenProcessPool as error:
-                self.close()
-                deaths.update(started)
-                started.clear()
-                if deaths and max(deaths.values()) >= _MAX_DEATHS:
-                    num_deaths = max(deaths.values())
-                    raise _too_many_deaths(num_deaths, f"; {_GUARD}") from error
-                logger.warning("a worker process died; its tasks run again")
-            except BaseException:
-                self._stop()
-                raise
-            else:
-                # Nothing was run for what the graph holds as a value.
-                for key, value in zip(wanted, values, strict=True):
-                    finished(key, value)
-
-    def _get(
-        self,
-        graph: Mapping[Hashable, Any],
-        keys: list[Hashable],
-        callbacks: list[Any],
-    ) -> Sequence[Any]:
-        options: dict[str, Any] = {"chunksize": 1, "callbacks": callbacks}
-        if self._kind == "sync":
-            get = dask.local.get_sync
-        elif self._kind == "threads":
-            get = dask.threaded.get
-            options["pool"] = self._pool = self._pool or ThreadPoolExecutor(
-                self.num_workers
-            )
-        else:
-            get = dask.multiprocessing.get
-            options["pool"] = self._pool = self._pool or ProcessPool(self.num_workers)
-            options["optimize_graph"] = False
-        values: Sequence[Any] = get(graph, keys, **options)
-        return values
-
-    def _stop(self) -> None:
-        stop(self.name)
-        if isinstance(self._pool, ProcessPool):
-            self._pool.stop()
-
-    def close(self) -> None:
-        """Wait for the tasks that are under way, and end the workers."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
-
-
 class ClientRunner:
     """A ``distributed`` cluster, which has a few tasks for each worker at a time."""
 
@@ -202,6 +84,8 @@ class ClientRunner:
         items: Sequence[Any],
         on_done: Callable[[dict[str, Any]], None],
     ) -> None:
+        from dask.utils import funcname
+
         group = f"{funcname(task)}-{uuid.uuid4().hex}"
         stoppable = Stoppable(task, self.name)
         futures = (
@@ -217,6 +101,8 @@ class ClientRunner:
         keys: Sequence[Hashable],
         on_done: Callable[[dict[str, Any]], None],
     ) -> None:
+        from dask.optimization import cull
+
         for first in range(0, len(keys), _MAX_GRAPH_KEYS):
             some = list(keys[first : first + _MAX_GRAPH_KEYS])
             needed, _ = cull(graph, some)
@@ -275,21 +161,11 @@ class _Deaths:
         seen = self._last_workers[error.task]
         seen.add(error.last_worker.address)
         num_deaths: int = error.allowed_failures + len(seen)
-        if num_deaths >= _MAX_DEATHS:
-            raise _too_many_deaths(num_deaths) from error
+        check_deaths(num_deaths, error)
 
 
 def _take(items: Iterator[Any], num_items: int) -> list[Any]:
     return [item for _, item in zip(range(num_items), items, strict=False)]
-
-
-def _too_many_deaths(deaths: int, hint: str = "") -> ShardbuildError:
-    problem = (
-        f"{deaths} workers died while they ran the same task: if they ran out of "
-        "memory, give each more or use a smaller --memory, then run the same command "
-        f"again{hint}"
-    )
-    return ShardbuildError("workers", problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +200,7 @@ def choose_scheduler(scheduler: Any = None, workers: int | None = None) -> Sched
     """
     if workers is not None and workers < 1:
         raise PlanError(f"workers {workers}", "use at least 1")
-    num_workers = workers or CPU_COUNT
+    num_workers = workers or _num_cores()
     if scheduler is None:
         if workers:
             return Scheduler("cluster", num_workers)
@@ -343,6 +219,13 @@ def choose_scheduler(scheduler: Any = None, workers: int | None = None) -> Sched
         )
         raise PlanError(f"scheduler {scheduler!r}", problem)
     return Scheduler("client", 0, scheduler)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use, as far as the system grants them."""
+    from dask.system import CPU_COUNT
+
+    return int(CPU_COUNT)
 
 
 def _is_client(scheduler: Any) -> bool:
@@ -394,6 +277,7 @@ def open_runner(scheduler: Scheduler) -> Iterator[Runner]:
 
 @contextlib.contextmanager
 def _local_cluster(num_workers: int) -> Iterator[Any]:
+    import dask
     from distributed import LocalCluster
 
     settings = {
@@ -418,7 +302,7 @@ def _local_cluster(num_workers: int) -> Iterator[Any]:
                     scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 )
             except RuntimeError as error:
-                problem = f"did not start: {error}; {_GUARD}"
+                problem = f"did not start: {error}; {GUARD}"
                 raise ShardbuildError("workers", problem) from error
             stack.callback(close)
         yield cluster

@@ -71,7 +71,11 @@ class Table:
         return Table(self.rows[ranks], [self.texts[i] for i in ranks.tolist()])
 
     def sorted(self) -> Table:
-        """The same rows in their order, which is total: no two are equal."""
+        """The same rows in their order."""
+        return self.take(self.ranks())
+
+    def ranks(self) -> NDArray[np.int64]:
+        """Which rows come first, second, ...; no two are equal."""
         rows = self.rows
         names = ("sub", "position", "source", "key")
         ranks = np.lexsort([rows[name] for name in names])
@@ -79,7 +83,7 @@ class Table:
             # Sorting keeps the order of equal texts: what breaks ties came first.
             by_text = sorted(ranks.tolist(), key=self.texts.__getitem__)
             ranks = np.array(by_text, np.int64)
-        return self.take(ranks)
+        return ranks
 
     def find(self, key: SortKey) -> int:
         """The first row of a sorted table that is not before ``key``."""

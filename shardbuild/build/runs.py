@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shardbuild.build.ordering import field_key, shuffle_key
+from shardbuild.build.ordering import field_key, place_hash, shuffle_keys
 from shardbuild.build.rows import ROW, Table, join_tables
 from shardbuild.build.state import RUNS_PER_TASK, run_url
 from shardbuild.shards.framing import SampleFramer, TarOptions
@@ -16,13 +17,14 @@ from shardbuild.storage import open_atomic
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from shardbuild.build.ordering import SortKey
-    from shardbuild.build.plan import Source
     from shardbuild.build.settings import Settings
+    from shardbuild.build.sieve import Sieve
     from shardbuild.shards.samples import Sample
     from shardbuild.storage import StorageOptions
 
 _FLUSH_BYTES = 1 << 20
+_LARGE_PART_BYTES = 4 << 10
+"""Mean size of the parts from which on joining them would cost more than it saves."""
 _SAMPLE_OVERHEAD = 600
 _MEMBER_OVERHEAD = 250
 
@@ -49,7 +51,11 @@ class RunWriter:
             self._flush()
 
     def _flush(self) -> None:
-        self.write(b"".join(self._parts))
+        if self._pending > _LARGE_PART_BYTES * len(self._parts):
+            self._file.writev(self._parts)
+        else:
+            self._file.write(b"".join(self._parts))
+        self._body += self._pending
         self._parts.clear()
         self._pending = 0
 
@@ -81,58 +87,76 @@ class RunSorter:
     def __init__(self, settings: Settings, task: int) -> None:
         self.settings = settings
         self.task = task
-        self._held: list[tuple[SortKey, list[bytes], int]] = []
-        self._held_bytes = 0
         self.num_runs = 0
         self._tables: list[Table] = []
         tar = TarOptions(key_rule=settings.key_rule)
         self._framer = SampleFramer(settings.pattern, tar)
+        self._forget()
 
-    def add(self, source: Source, position: int, sub: int, sample: Sample) -> None:
-        """Hold one more sample.
+    def _forget(self) -> None:
+        self._parts: list[list[bytes]] = []
+        self._held_bytes = 0
+        self._texts: list[bytes] = []
+        self._columns = {name: array("Q") for name in _COLUMNS}
+        self._add_each = [column.append for column in self._columns.values()]
+
+    def add(self, sieve: Sieve, position: int, sub: int, sample: Sample) -> None:
+        """Hold one more sample, that the sieve has just let through.
 
         Raises:
             SampleError: it cannot be written, or has no such sort key.
         """
         order = self.settings.order
+        number = sieve.source.number
         key: int | bytes = 0
         if order.kind == "shuffle":
             name = sample["__key__"]
             if self.settings.rekey:
                 name = name.partition("/")[2]
-            key = shuffle_key(order.seed, name, source.number, position)
+            same = name == sieve.key
+            key = sieve.key_hash if same else place_hash(name, number, position)
         elif order.kind == "sort":
-            key = field_key(order, source.url, sample)
+            key = field_key(order, sieve.source.url, sample)
         _, _, parts, sizes, num_bytes, _ = self._framer.frame(sample)
-        self._held.append(((key, source.number, position, sub), parts, num_bytes))
+        self._parts.append(parts)
+        if isinstance(key, bytes):
+            self._texts.append(key)
+            key = 0
+        add_key, add_source, add_position, add_sub, add_size = self._add_each
+        add_key(key)
+        add_source(number)
+        add_position(position)
+        add_sub(sub)
+        add_size(num_bytes)
         self._held_bytes += num_bytes + _SAMPLE_OVERHEAD + _MEMBER_OVERHEAD * len(sizes)
         if self._held_bytes >= self.settings.memory:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._held:
+        if not self._parts:
             return
-        self._held.sort(key=_first)
+        order = self.settings.order
         container = self.task * RUNS_PER_TASK + self.num_runs
-        url = run_url(self.settings, "map", container)
-        rows = np.zeros(len(self._held), ROW)
-        by_text = self.settings.order.by_text
-        keys = [key for key, _, _ in self._held]
-        if not by_text:
-            rows["key"] = [key[0] for key in keys]
-        for column, name in enumerate(("source", "position", "sub"), 1):
-            rows[name] = [key[column] for key in keys]
+        rows = np.zeros(len(self._parts), ROW)
+        for name, column in self._columns.items():
+            rows[name] = column
+        if order.kind == "shuffle":
+            rows["key"] = shuffle_keys(order.seed, rows["key"])
+        rows["body"] = rows["num_bytes"]
         rows["container"] = container
-        rows["num_bytes"] = rows["body"] = [num_bytes for _, _, num_bytes in self._held]
-        rows["offset"] = np.cumsum(rows["num_bytes"]) - rows["num_bytes"]
+        held = Table(rows, self._texts if order.by_text else None)
+        ranks = held.ranks()
+        table = held.take(ranks)
+        sizes = table.rows["num_bytes"]
+        table.rows["offset"] = np.cumsum(sizes) - sizes
+        url = run_url(self.settings, "map", container)
         options = self.settings.storage_options
         with RunWriter(url, storage_options=options) as run:
-            for _, parts, num_bytes in self._held:
-                run.append(parts, num_bytes)
-        texts = [bytes(key[0]) for key in keys] if by_text else None
-        self._tables.append(Table(rows, texts))
+            for rank, num_bytes in zip(ranks.tolist(), sizes.tolist(), strict=True):
+                run.append(self._parts[rank], num_bytes)
+        self._tables.append(table)
         self.num_runs += 1
-        self._held, self._held_bytes = [], 0
+        self._forget()
 
     def finish(self) -> Table:
         """Write what is held; the rows of all runs."""
@@ -140,5 +164,4 @@ class RunSorter:
         return join_tables(self._tables)
 
 
-def _first(held: tuple[SortKey, list[bytes], int]) -> SortKey:
-    return held[0]
+_COLUMNS = ("key", "source", "position", "sub", "num_bytes")

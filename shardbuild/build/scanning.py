@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shardbuild.build.folders import read_listed
-from shardbuild.build.ordering import field_key, shuffle_keys
+from shardbuild.build.ordering import field_key, place_hashes, shuffle_keys
 from shardbuild.build.rows import ROW, Table
 from shardbuild.build.sieve import new_key
 from shardbuild.build.sources import index_of, listing_url
@@ -49,7 +49,10 @@ def scan_source(sieve: Sieve) -> Table:
     except StorageError as error:
         sieve.lose(error)
         return Table(np.empty(0, ROW))
-    sieve.note_keys(keys)
+    hashes = place_hashes(keys, source.number, range(len(keys)))
+    sieve.note_hashes(hashes)
+    if settings.order.kind == "shuffle":
+        rows["key"] = shuffle_keys(settings.order.seed, hashes)
     return _with_keys(sieve, rows, keys, samples)
 
 
@@ -125,11 +128,8 @@ def _bodies(
 def _with_keys(
     sieve: Sieve, rows: NDArray[Any], keys: list[str], samples: Iterable[Sample]
 ) -> Table:
-    """Rows with their sort keys; samples are read only if a field is sorted by."""
+    """Rows with what they are sorted by; samples are read only for a field."""
     order: Order = sieve.settings.order
-    if order.kind == "shuffle":
-        number, positions = sieve.source.number, range(len(keys))
-        rows["key"] = shuffle_keys(order.seed, keys, number, positions)
     if order.kind != "sort":
         return Table(rows)
     if order.field == "__key__":

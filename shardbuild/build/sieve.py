@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from shardbuild.build.ordering import shuffle_key, shuffle_keys
+from shardbuild.build.ordering import place_hash
 from shardbuild.build.quarantine import Quarantine
 from shardbuild.build.report import NOT_WANTED, Loss, Tally
 from shardbuild.build.sources import known_samples, read_source
@@ -21,6 +21,9 @@ from shardbuild.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from shardbuild.build.plan import Source
     from shardbuild.build.settings import Settings
@@ -50,6 +53,10 @@ class Sieve:
         self.quarantine = Quarantine(settings, _quarantine_name(source))
         self.keys_sum = 0
         """A fingerprint of all keys with their places; adds up over pieces."""
+        self.key = ""
+        """Of the sample that was read last, as it came."""
+        self.key_hash = 0
+        """The hash of that key with its place."""
         self._raw: Sample = {}
 
     def __enter__(self) -> Sieve:
@@ -104,7 +111,9 @@ class Sieve:
                     self._refuse(position, sample)
                     position += 1
                     continue
-                self.keys_sum += shuffle_key(0, key, number, position)
+                self.key = key
+                self.key_hash = place_hash(key, number, position)
+                self.keys_sum += self.key_hash
                 if rekey:
                     sample["__key__"] = new_key(number, key)
                 self.num_read += 1
@@ -185,11 +194,10 @@ class Sieve:
             losses=tuple(self.losses),
         )
 
-    def note_keys(self, keys: list[str]) -> None:
+    def note_hashes(self, hashes: NDArray[np.uint64]) -> None:
         """Account for samples that were found, but not read."""
-        found = shuffle_keys(0, keys, self.source.number, range(len(keys)))
-        self.keys_sum += sum(found.tolist())
-        self.num_read += len(keys)
+        self.keys_sum += sum(hashes.tolist())
+        self.num_read += len(hashes)
 
 
 def _key_of(sample: Any) -> str | None:

@@ -125,7 +125,7 @@ def gather_steps(
     return [
         Step("scan", num_tables, scan_bytes, row_bytes, scan_requests, 2 * num_tables),
         *_sort_steps(load, settings, num_tables),
-        _write_step(load, load.num_samples, load.num_inputs),
+        _write_step(load, load.num_samples),
     ]
 
 
@@ -162,7 +162,7 @@ def spill_steps(
     return [
         *steps,
         *_sort_steps(load, settings, num_runs),
-        _write_step(load, load.windows(num_runs) * num_runs, num_runs),
+        _write_step(load, load.windows(num_runs) * num_runs),
     ]
 
 
@@ -181,16 +181,14 @@ def _sort_steps(load: Load, settings: Settings, num_tables: int) -> list[Step]:
     return steps
 
 
-def _write_step(load: Load, num_reads: int, num_containers: int) -> Step:
-    windows = load.windows(num_containers)
-    writes = load.num_bytes // STORE_WRITE_BYTES if load.to_store else windows
+def _write_step(load: Load, num_reads: int) -> Step:
     return Step(
         "write",
         load.num_shards,
         load.num_bytes + load.num_samples * 20,
         load.num_bytes + load.num_samples * INDEX_BYTES,
         num_reads + 2 * load.num_shards,
-        writes + 4 * load.num_shards,
+        load.writes(4 * load.num_shards, LOCAL_WRITE_BYTES),
     )
 
 

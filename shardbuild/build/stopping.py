@@ -7,7 +7,6 @@ user has pressed Ctrl-C, is told so, and takes back what it has not published.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import threading
@@ -91,6 +90,8 @@ def stop_every_run() -> None:
 
 async def stop_and_wait(run: str, seconds: float) -> bool:
     """Let all tasks of a run end in this process; whether they have, in time."""
+    import asyncio
+
     stop(run)
 
     def wait() -> bool:

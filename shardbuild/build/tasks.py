@@ -183,7 +183,7 @@ def _map(
         for sieve in map(stack.enter_context, sieves):
             for position, sub, sample in sieve.samples():
                 try:
-                    sorter.add(sieve.source, position, sub, sample)
+                    sorter.add(sieve, position, sub, sample)
                 except SampleError as error:
                     sieve.reject(position, sample, error)
                 else:

@@ -55,8 +55,8 @@ class Containers:
 
     def window_bytes(self, memory: int, extents: NDArray[np.void]) -> int:
         """How large a window of these extents is best."""
-        numbers = np.unique(extents["container"])
-        if len(numbers) == 0 or is_remote(self.url_of(int(numbers[0]))):
+        numbers = set(extents["container"].tolist())
+        if not numbers or is_remote(self.url_of(min(numbers))):
             return window_bytes(memory)
         return window_bytes(memory, len(numbers))
 

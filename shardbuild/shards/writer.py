@@ -285,9 +285,25 @@ class TarWriter:
             self._put(buffers)
 
     def _put(self, buffers: Sequence[Any]) -> None:
-        if self._hash is not None:
-            for buffer in buffers:
-                self._hash.update(buffer)
+        if self._hash is None:
+            self._put_now(buffers)
+            return
+        # Piece by piece: what is hashed is still in the cache when it is written.
+        pieces: list[Any] = []
+        num_bytes = 0
+        for buffer in buffers:
+            view = memoryview(buffer).cast("B")
+            for start in range(0, len(view), FLUSH_BYTES):
+                piece = view[start : start + FLUSH_BYTES]
+                self._hash.update(piece)
+                pieces.append(piece)
+                num_bytes += len(piece)
+                if num_bytes >= FLUSH_BYTES:
+                    self._put_now(pieces)
+                    pieces, num_bytes = [], 0
+        self._put_now(pieces)
+
+    def _put_now(self, buffers: Sequence[Any]) -> None:
         self._file_bytes += sum(memoryview(buffer).nbytes for buffer in buffers)
         if self._owns_stream:
             self._stream.writev(buffers)

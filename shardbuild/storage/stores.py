@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from shardbuild.storage.filesystems import (
     store_error,
     without_caches,
 )
+from shardbuild.storage.parallel import map_parallel
 from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
 
 if TYPE_CHECKING:
@@ -226,12 +228,24 @@ def _remove_local_tree(url: str, path: str) -> None:
 
     if os.path.realpath(path) == "/" or not path:
         raise StorageError(url, "is no folder that may be removed")
+    files = (
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(path)
+        for name in names
+    )
     try:
+        # Freeing what large files hold takes time, and more than one can be freed.
+        deque(map_parallel(_unlink, files, num_parallel=4), maxlen=0)
         shutil.rmtree(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise store_error(url, error) from error
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _remove_s3_tree(fs: Any, path: str) -> None:
