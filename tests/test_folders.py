@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import shardbuild as sb
 from shardbuild.build.folders import (
     SLICE_BYTES,
     SLICE_SAMPLES,
@@ -191,6 +192,21 @@ def test_links_to_files_are_read_and_links_to_folders_are_not(tmp_path):
     assert samples == {"a": b"real/a.txt", "link": b"elsewhere/b.txt"}
     (tmp_path / "root").symlink_to(folder)
     assert len(samples_of(tmp_path / "root")) == 2
+
+
+def test_a_link_to_nothing_is_an_error(tmp_path):
+    make_files(tmp_path, ["a.txt"])
+    (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(StorageError, match=r"b\.txt is a link to what is not there"):
+        samples_of(tmp_path)
+
+
+def test_files_that_make_no_samples_are_told_of_once(tmp_path, caplog):
+    make_files(tmp_path / "in", ["a.txt", "README", "b/LICENSE"])
+    sb.convert(str(tmp_path / "in"), f"{tmp_path}/out/%06d.tar", maxcount=5)
+    (record,) = caplog.records
+    told = record.getMessage()
+    assert told == f"{tmp_path}/in: 2 files are no part of a sample, such as 'README'"
 
 
 # --- labels -----------------------------------------------------------------------

@@ -427,12 +427,13 @@ def test_windows_hold_what_memory_allows(num_bytes, num_shards, memory):
         assert 1 << 20 <= small <= window_bytes(memory)
 
 
-@given(st.integers(0, 10**10), st.integers(1 << 20, 1 << 34))
-def test_parts_of_the_sort_fit_into_memory(num_rows, memory):
-    parts = count_parts(num_rows, memory)
+@given(st.integers(0, 10**10), st.integers(1 << 20, 1 << 34), st.integers(0, 10**13))
+def test_parts_of_the_sort_fit_into_memory(num_rows, memory, text_bytes):
+    parts = count_parts(num_rows, memory, text_bytes)
     assert parts >= 1
-    assert num_rows * ROW_BYTES * 3 <= parts * memory
-    assert parts == 1 or num_rows * ROW_BYTES * 3 > (parts - 1) * memory
+    needed = (num_rows * ROW_BYTES + text_bytes) * 3
+    assert needed <= parts * memory
+    assert parts == 1 or needed > (parts - 1) * memory
 
 
 # --- what fits --------------------------------------------------------------------

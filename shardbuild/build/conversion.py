@@ -237,7 +237,8 @@ class Build:
 
     def _sort_items(self, level: str, tables: list[Record]) -> list[SortItem]:
         num_rows = sum(record["num_rows"] for record in tables)
-        num_parts = count_parts(num_rows, self.settings.memory)
+        text_bytes = sum(record["text_bytes"] for record in tables)
+        num_parts = count_parts(num_rows, self.settings.memory, text_bytes)
         sample = [
             (unpack_key(key), weight)
             for record in tables

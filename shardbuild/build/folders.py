@@ -25,7 +25,7 @@ from shardbuild.storage import (
 from shardbuild.storage.urlparts import path_span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from shardbuild.shards.samples import KeyRule, Sample
     from shardbuild.storage import FileFacts, StorageOptions
@@ -67,6 +67,7 @@ def slice_folder(
     labels: list[str] | None = None,
     *,
     storage_options: StorageOptions | None = None,
+    on_skipped: Callable[[str], None] | None = None,
 ) -> Iterator[FolderSlice]:
     """List a folder as slices of samples, sorted by folder and key.
 
@@ -75,6 +76,7 @@ def slice_folder(
         key_rule: where a key ends in a file's name.
         labels: if given, each sample gets a ``cls``: the position of its folder.
         storage_options: passed on to fsspec.
+        on_skipped: told of each file that makes no sample.
 
     Raises:
         PlanError: the folder holds shards, or no samples.
@@ -87,7 +89,7 @@ def slice_folder(
     digest = hashlib.sha256()
     is_empty = True
     files = find_files(url, storage_options=storage_options)
-    for key, members in _group(url, files, key_rule):
+    for key, members in _group(url, files, key_rule, on_skipped):
         is_empty = False
         sizes = {extension: facts.num_bytes for extension, facts in members.items()}
         document: dict[str, Any] = {
@@ -120,7 +122,10 @@ def slice_folder(
 
 
 def _group(
-    url: str, files: Iterable[FileFacts], key_rule: KeyRule
+    url: str,
+    files: Iterable[FileFacts],
+    key_rule: KeyRule,
+    on_skipped: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, dict[str, FileFacts]]]:
     """Samples of a sorted listing: the files of one folder come together."""
     folder = ""
@@ -135,6 +140,8 @@ def _group(
             folder, samples = parent, {}
         parts = split_member(facts.name, key_rule)
         if parts is None:
+            if on_skipped:
+                on_skipped(facts.name)
             continue
         key, extension = parts
         members = samples.setdefault(key, {})

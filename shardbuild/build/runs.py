@@ -121,6 +121,7 @@ class RunSorter:
         self._parts.append(parts)
         if isinstance(key, bytes):
             self._texts.append(key)
+            self._held_bytes += len(key)
             key = 0
         add_key, add_source, add_position, add_sub, add_size = self._add_each
         add_key(key)

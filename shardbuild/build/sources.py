@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,13 +94,15 @@ def find_sources(settings: Settings, specs: str | Sequence[str]) -> list[Source]
 
 
 def _folder_sources(settings: Settings, url: str, first: int) -> list[Source]:
+    skipped: list[str] = []
     slices = slice_folder(
         url,
         settings.key_rule,
         find_labels(settings, url),
         storage_options=settings.storage_options,
+        on_skipped=skipped.append,
     )
-    return [
+    sources = [
         Source(
             number=number,
             url=url,
@@ -110,6 +113,10 @@ def _folder_sources(settings: Settings, url: str, first: int) -> list[Source]:
         )
         for number, one in enumerate(slices, first)
     ]
+    if skipped:
+        message = "%s: %d files are no part of a sample, such as %r"
+        logger.warning(message, url, len(skipped), skipped[0])
+    return sources
 
 
 def find_labels(settings: Settings, url: str) -> list[str] | None:
@@ -135,8 +142,8 @@ def write_listings(settings: Settings, sources: Sequence[Source]) -> None:
             find_labels(settings, url),
             storage_options=settings.storage_options,
         )
-        for source, one in zip(mine, slices, strict=False):
-            if one.fingerprint != source.fingerprint:
+        for source, one in zip_longest(mine, slices):
+            if not (source and one) or one.fingerprint != source.fingerprint:
                 raise StorageError(url, "changed while it was read")
             write_bytes(
                 listing_url(settings, source),

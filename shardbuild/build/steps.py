@@ -222,9 +222,10 @@ def num_windows(
     return num_shards * math.ceil(num_bytes / num_shards / size)
 
 
-def count_parts(num_rows: int, memory: int) -> int:
-    """How many tasks share the sorting of so many rows."""
-    return max(1, math.ceil(num_rows * ROWS_PER_BYTE_OF_MEMORY / memory))
+def count_parts(num_rows: int, memory: int, text_bytes: int = 0) -> int:
+    """How many tasks share the sorting of so many rows, and of their texts."""
+    needed = num_rows * ROWS_PER_BYTE_OF_MEMORY + 3 * text_bytes
+    return max(1, math.ceil(needed / memory))
 
 
 def fan_in(memory: int) -> int:

@@ -149,7 +149,8 @@ def _names_of(quarantines: list[Quarantine]) -> list[str]:
 
 def _table_facts(table: Table, number: int) -> Record:
     sample = [(_pack_key(key), weight) for key, weight in table.sample(number)]
-    return {"num_rows": len(table), "sample": sample}
+    text_bytes = sum(map(len, table.texts or ()))
+    return {"num_rows": len(table), "text_bytes": text_bytes, "sample": sample}
 
 
 def _pack_key(key: SortKey) -> list[Any]:

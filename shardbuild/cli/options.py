@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import decimal
 import json
-import re
 from typing import TYPE_CHECKING, TypeVar
+
+from shardbuild.build.report import parse_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,37 +25,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-_UNITS = {"": 1, "B": 1} | {
-    f"{letter}{suffix}": base**power
-    for power, letter in enumerate("KMGTPE", start=1)
-    for suffix, base in (("B", 1000), ("iB", 1024))
-}
-_UNIT_BY_LOWER = {unit.lower(): factor for unit, factor in _UNITS.items()}
-_SIZE = re.compile(r"\s*(\d[\d_]*(?:\.\d+)?(?:e\+?\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
-
-
-def parse_bytes(text: str) -> int:
-    """Read a number of bytes as people write it.
-
-    >>> parse_bytes("1GB"), parse_bytes("512 MiB"), parse_bytes("3e9")
-    (1000000000, 536870912, 3000000000)
-    >>> parse_bytes("1G")
-    Traceback (most recent call last):
-    ValueError: '1G' is no size: write a number of bytes, or with a unit 1GB or 1GiB
-
-    Raises:
-        ValueError: It is no size, not a whole number of bytes, or none at all.
-    """
-    match = _SIZE.fullmatch(text)
-    factor = _UNIT_BY_LOWER.get(match[2].lower()) if match else None
-    if match is None or factor is None:
-        problem = "is no size: write a number of bytes, or with a unit 1GB or 1GiB"
-        raise ValueError(f"{text!r} {problem}")
-    num_bytes = decimal.Decimal(match[1]) * factor
-    if num_bytes < 1 or num_bytes != int(num_bytes):
-        raise ValueError(f"{text!r} is not a whole number of bytes above 0")
-    return int(num_bytes)
 
 
 def parse_count(text: str, *, least: int = 1) -> int:

@@ -40,7 +40,8 @@ def find_files(
     (their names start with a dot) are left out.
 
     Raises:
-        StorageError: the folder does not exist or cannot be listed.
+        StorageError: the folder does not exist or cannot be listed, or a link in it
+            leads nowhere.
     """
     root = local_path(url)
     if root is not None:
@@ -86,6 +87,9 @@ def _walk(url: str, root: str, folder: str) -> Iterator[FileFacts]:
             name = f"{folder}{entry.name}"
             version = f"{stat.st_size}-{stat.st_mtime_ns}"
             yield FileFacts(name, stat.st_size, version)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            problem = f"{folder}{entry.name} is a link to what is not there: remove it"
+            raise StorageError(url, problem)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(url, root, f"{folder}{entry.name}/")
