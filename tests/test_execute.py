@@ -393,6 +393,14 @@ class TestChoice:
         with pytest.raises(PlanError, match=problem):
             choose_scheduler(scheduler, workers)
 
+    def test_workers_of_its_own_cluster_manage_memory_as_any_process(self) -> None:
+        with open_runner(Scheduler("cluster", 1)) as runner:
+            assert isinstance(runner, ClientRunner)
+            trim = runner.client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_")
+            threads = runner.client.run(os.environ.get, "OMP_NUM_THREADS")
+        assert list(trim.values()) == [os.environ.get("MALLOC_TRIM_THRESHOLD_")]
+        assert list(threads.values()) == ["1"]
+
     def test_where_nobody_answers_is_refused(self) -> None:
         with (
             dask.config.set({"distributed.comm.timeouts.connect": "0.2s"}),

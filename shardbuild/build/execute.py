@@ -280,9 +280,14 @@ def _local_cluster(num_workers: int) -> Iterator[Any]:
     import dask
     from distributed import LocalCluster
 
+    environ = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
+    # With any value of this glibc maps each large buffer anew, which costs Pillow 6 to
+    # 15 % of its speed.
+    environ.pop("MALLOC_TRIM_THRESHOLD_", None)
     settings = {
-        # Dask's nanny lowers this, which costs Pillow 6 to 15 % of its speed.
-        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 27,
+        "distributed.nanny.pre-spawn-environ": environ,
+        # Nobody looks at the profile that is made of every 10 ms of a worker.
+        "distributed.worker.profile.enabled": False,
         # A worker that is just starting again, so long after one death, is not lost.
         "distributed.deploy.lost-worker-timeout": "10000h",
     }
