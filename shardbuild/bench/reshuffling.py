@@ -60,6 +60,10 @@ def _shuffler(name: str, case: Case, shuffle: Callable[[Path], Any]) -> Contesta
     return Contestant(name, lambda: shuffle(folder), check, reset)
 
 
+# Collecting and hashing large pieces needs no Python; making runs does.
+_SCHEDULERS = {"gather": "threads", "spill": "processes"}
+
+
 def _shuffle_by_us(
     urls: Sequence[str], folder: Path, *, method: Any, maxcount: int, **options: Any
 ) -> None:
@@ -72,7 +76,7 @@ def _shuffle_by_us(
         seed=SEED,
         method=method,
         maxcount=maxcount,
-        scheduler="processes",
+        scheduler=_SCHEDULERS[method],
         **options,
     )
 

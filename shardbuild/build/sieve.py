@@ -19,7 +19,7 @@ from shardbuild.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     import numpy as np
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from shardbuild.build.plan import Source
     from shardbuild.build.settings import Settings
     from shardbuild.shards.samples import Sample
+
+
+_MAX_MADE = 16
+_MADE_BYTES = 1 << 20
 
 
 class Sieve:
@@ -77,27 +81,53 @@ class Sieve:
             self.quarantine.discard()
 
     def samples(self) -> Iterator[tuple[int, int, Sample]]:
-        """What the job makes of each sample: (position, place among its like, it)."""
+        """What the job makes of each sample: (position, place among its like, it).
+
+        A job that works long leaves nothing of ours in the processor's cache. So what
+        it made is kept until there is some, and then dealt with in one go.
+        """
         transform = self.settings.transform
-        for position, sample in self._read():
-            if transform is None:
+        if transform is None:
+            for position, sample in self._read():
                 yield position, 0, sample
-                continue
-            self._raw = sample
-            try:
-                made = transform(dict(sample))
-                results = made if isinstance(made, list) else [made]
-                checked = [self._checked(one, sample) for one in results]
-            except Exception as error:  # noqa: BLE001 - a job may raise anything
-                self.reject(position, sample, self._blame(error, sample))
-                continue
-            wanted = [one for one in checked if one is not None]
-            if not wanted:
-                self.reasons[NOT_WANTED] += 1
-                continue
-            self.num_made += len(wanted) - 1
-            for sub, one in enumerate(wanted):
+            return
+        made: list[tuple[int, Sample, list[Sample], str, int]] = []
+        num_bytes = 0
+        for position, sample in self._read():
+            results = self._transformed(transform, position, sample)
+            made.append((position, sample, results, self.key, self.key_hash))
+            num_bytes += _num_bytes(sample)
+            if num_bytes >= _MADE_BYTES or len(made) >= _MAX_MADE:
+                yield from self._recalled(made)
+                made, num_bytes = [], 0
+        yield from self._recalled(made)
+
+    def _recalled(
+        self, made: list[tuple[int, Sample, list[Sample], str, int]]
+    ) -> Iterator[tuple[int, int, Sample]]:
+        """Give out what was made, each as if its sample had just been read."""
+        for position, self._raw, results, self.key, self.key_hash in made:
+            for sub, one in enumerate(results):
                 yield position, sub, one
+
+    def _transformed(
+        self, transform: Callable[[Sample], Any], position: int, sample: Sample
+    ) -> list[Sample]:
+        """What the job makes of one sample; nothing, if it is bad or not wanted."""
+        self._raw = sample
+        try:
+            made = transform(dict(sample))
+            results = made if isinstance(made, list) else [made]
+            checked = [self._checked(one, sample) for one in results]
+        except Exception as error:  # noqa: BLE001 - a job may raise anything
+            self.reject(position, sample, self._blame(error, sample))
+            return []
+        wanted = [one for one in checked if one is not None]
+        if not wanted:
+            self.reasons[NOT_WANTED] += 1
+            return []
+        self.num_made += len(wanted) - 1
+        return wanted
 
     def _read(self) -> Iterator[tuple[int, Sample]]:
         rekey, number = self.settings.rekey, self.source.number
@@ -198,6 +228,11 @@ class Sieve:
         """Account for samples that were found, but not read."""
         self.keys_sum += sum(hashes.tolist())
         self.num_read += len(hashes)
+
+
+def _num_bytes(sample: Sample) -> int:
+    """About how much a sample holds; a bag's may hold anything."""
+    return sum(len(value) for value in sample.values() if isinstance(value, bytes))
 
 
 def _key_of(sample: Any) -> str | None:
