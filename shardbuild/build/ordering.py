@@ -112,10 +112,10 @@ def place_hashes(
     keys: Sequence[str], shard: int, positions: Iterable[int]
 ) -> NDArray[np.uint64]:
     """`place_hash` of many samples of one shard."""
-    digests = (
-        _blake2b(_pack_place(shard, position) + _key_bytes(key), digest_size=8).digest()
-        for key, position in zip(keys, positions, strict=True)
-    )
+    digests = [
+        _blake2b(_pack_place(shard, position) + raw, digest_size=8).digest()
+        for raw, position in zip(map(_key_bytes, keys), positions, strict=True)
+    ]
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
 
 

@@ -82,36 +82,42 @@ class RangeSource:
             raise ValueError("I/O operation on closed source")
 
     def _read_local(self, offsets: Sequence[int], views: Sequence[memoryview]) -> None:
-        run: list[memoryview] = []
-        start = end = -1
-        for offset, view in zip(offsets, views, strict=True):
-            if offset == end and len(run) < _MAX_VIEWS:
-                run.append(view)
-            else:
-                if run:
-                    self._pread(start, run, end - start)
-                run = [view]
-                start = end = offset
-            end += len(view)
-        if run:
-            self._pread(start, run, end - start)
+        """Read ranges that follow one another together; each call is felt here."""
+        fd, preadv = self._fd, os.preadv
+        num_bytes = num_requests = 0
+        places = zip([*offsets, -1], [*views, memoryview(b"")], strict=True)
+        start, view = next(places)
+        run, end = [view], start + len(view)
+        try:
+            for offset, view in places:
+                if offset == end and len(run) < _MAX_VIEWS:
+                    run.append(view)
+                    end += len(view)
+                    continue
+                got = preadv(fd, run, start)
+                num_bytes += got
+                num_requests += 1
+                if start + got < end:
+                    self._read_rest(start, end, run, got)
+                start, run, end = offset, [view], offset + len(view)
+        except OSError as error:
+            problem = f"at byte {start}: {error.strerror}"
+            raise StorageError(self.url, problem) from error
+        finally:
+            self._meter.count_read(num_bytes, num_requests)
 
-    def _pread(self, start: int, views: list[memoryview], num_bytes: int) -> None:
-        done = 0
-        while done < num_bytes:
-            try:
-                got = os.preadv(self._fd, views, start + done)
-            except OSError as error:
-                problem = f"at byte {start + done}: {error.strerror}"
-                raise StorageError(self.url, problem) from error
-            self._meter.count_read(got)
-            done += got
-            if done == num_bytes:
-                return
+    def _read_rest(
+        self, start: int, stop: int, views: list[memoryview], got: int
+    ) -> None:
+        """Go on after a read that gave fewer bytes than were asked for."""
+        at = start
+        while at + got < stop:
             if not got:
-                problem = f"ends at byte {start + done}, before {start + num_bytes}"
-                raise StorageError(self.url, problem)
+                raise StorageError(self.url, f"ends at byte {at}, before {stop}")
+            at += got
             views = _after(views, got)
+            got = os.preadv(self._fd, views, at)
+            self._meter.count_read(got)
 
     def close(self) -> None:
         """Let go of the file; closing twice is safe."""
