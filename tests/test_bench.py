@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,11 +30,14 @@ from shardbuild.bench.memory import run_watched
 from shardbuild.bench.results import as_records, as_table
 from shardbuild.bench.session import kept_bytecode, run_workload, scratch_folder
 from shardbuild.bench.shaped_server import Shape, shaped_server
+from shardbuild.bench.shards import TotalSize, measure_shards
 from shardbuild.bench.targets import TARGETS, Target, judge
 from shardbuild.bench.timing import Contestant, Timing, measure
 from shardbuild.bench.workloads import Scene, check_file, check_samples
 from shardbuild.cli import bench
+from shardbuild.cli.main import main
 from shardbuild.errors import MissingExtraError, SampleError, ShardbuildError
+from shardbuild.shards.writer import write_shard
 
 
 @pytest.fixture(scope="module")
@@ -479,3 +484,66 @@ def test_tarfile_itself_writes_the_reference(tmp_path):
         ("bigdata", 0o444, 0)
     }
     assert (tmp_path / "a.tar").stat().st_size % 10240 == 0
+
+
+# --- shards ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Two shards: the second has other fields, and a key of the first."""
+    first, second = f"{tmp_path}/a-0.tar", f"{tmp_path}/a-1.tar"
+    write_shard(
+        first, [{"__key__": f"{i}", "cls": i, "txt": "x" * i} for i in range(9)]
+    )
+    write_shard(second, [{"__key__": "3", "cls": 3}, {"__key__": "q", "txt": "q"}])
+    return f"{tmp_path}/a-{{0..1}}.tar"
+
+
+def test_shards_are_measured_and_their_fields_counted(shards):
+    first, second = measure_shards(shards, max_samples=5)
+    assert (first.num_samples, first.num_bytes) == (5, 5 + 0 + 1 + 2 + 3 + 4)
+    assert first.fields == ((("cls", "txt"), 5),)
+    assert second.fields == ((("cls",), 1), (("txt",), 1))
+    assert (first.num_duplicates, second.num_duplicates) == (0, 1)
+    assert first.samples_per_second * first.seconds == pytest.approx(5)
+    assert first.bytes_per_second * first.seconds == pytest.approx(15)
+
+
+def test_total_size_counts_what_passes():
+    total = TotalSize()
+    samples: list[dict[str, Any]] = [
+        {"__key__": "a", "jpg": b"123", "n": 4},
+        {"__key__": "b", "x": b"1"},
+    ]
+    assert list(map(total, samples)) == samples
+    assert (total.total, total.count) == (4, 2)
+
+
+def test_the_seeds_bench_prints_what_it_printed(shards):
+    command = [sys.executable, "-m", "shardbuild.bench"]
+    done = subprocess.run(
+        [*command, "-c", "5", "-d", "rgb8", shards],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, second = done.stdout.split("=== ")[1:]
+    assert re.search(r"^#samples/sec: +[0-9]+\.[0-9]{2}$", first, re.MULTILINE)
+    assert re.search(r"^#bytes/sec: {3} +[0-9]+\.[0-9]{2}$", first, re.MULTILINE)
+    assert "sample keys:\n    ('cls', 'txt'): 5\n" in first
+    assert "comes again: 1" in second
+    missing = subprocess.run(
+        [*command, f"{shards}.gone"], capture_output=True, text=True, check=False
+    )
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("shardbuild.bench: ")
+    assert "Traceback" not in missing.stderr
+
+
+def test_the_command_measures_shards_too(shards, capsys):
+    assert main(["bench", shards, "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["num_samples"] for record in records] == [9, 2]
+    assert records[0]["fields"] == [[["cls", "txt"], 9]]
+    assert main(["bench", shards.replace(".tar", ".gone")]) == 1

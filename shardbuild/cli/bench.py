@@ -24,6 +24,7 @@ from shardbuild.bench.session import (
     run_workload,
     scratch_folder,
 )
+from shardbuild.bench.shards import add_arguments, measure_shards
 from shardbuild.bench.workloads import Scene
 from shardbuild.cli import options
 from shardbuild.errors import MissingExtraError
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["parse", "run"]
 
 DESCRIPTION = """\
-Measure reading, writing, converting and reshuffling on data made here.
+Measure reading, writing, converting and reshuffling on data made here; or, given
+urls, how fast these shards are read and what is in them.
 
 Every workload runs its contestants in turns, round by round, beside a raw baseline
 (readinto, a raw write, dd, bare codec calls), on a warm cache; what is told are
@@ -56,9 +58,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "workloads",
         nargs="*",
-        metavar="WORKLOAD",
-        help=f"one or more of {', '.join(WORKLOADS)} (default: all)",
+        metavar="WORKLOAD|URL",
+        help=f"one or more of {', '.join(WORKLOADS)} (default: all); or shards",
     )
+    add_arguments(parser.add_argument_group("of shards"))
     parser.add_argument(
         "--peers", action="store_true", help="measure others too (extra `bench`)"
     )
@@ -99,6 +102,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     options.add_common_options(parser)
     args = parser.parse_intermixed_args(argv)
+    args.urls = []
+    if any(
+        set("./:-{") & set(name) and name not in WORKLOADS for name in args.workloads
+    ):
+        args.urls, args.workloads = args.workloads, []
     for name in args.workloads:
         if name not in WORKLOADS:
             parser.error(f"{name!r} is no workload: {', '.join(WORKLOADS)}")
@@ -107,6 +115,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Run the workloads and print each as soon as it is measured."""
+    if args.urls:
+        return _measure_urls(args)
     machine = describe_machine()
     _print(machine_record(machine) if args.json else machine_line(machine))
     missed = 0
@@ -132,6 +142,18 @@ def run(args: argparse.Namespace) -> int:
             _print_result(result, as_json=args.json)
             missed += sum(not verdict.is_met for verdict in result.verdicts)
     return 1 if args.strict and missed else 0
+
+
+def _measure_urls(args: argparse.Namespace) -> int:
+    """Read the shards that were named."""
+    for speed in measure_shards(
+        args.urls,
+        max_samples=args.count,
+        images=args.decode,
+        storage_options=options.storage_options(args),
+    ):
+        _print(speed.to_json() if args.json else f"{speed}\n")
+    return 0
 
 
 @contextlib.contextmanager
