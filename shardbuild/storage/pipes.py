@@ -90,7 +90,9 @@ class _Command:
     def end(self) -> None:
         """Stop the command with all that it started, and wait for it."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if self.process.poll() is None:
+            # It may have ended, but nobody has waited for it yet: so the group that
+            # is named after it is still its own, and others may be in there.
+            if self.process.returncode is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
