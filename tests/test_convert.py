@@ -200,6 +200,40 @@ class TestOrder:
         assert len(set(keys)) == 60
         assert keys != sorted(keys)
 
+    @pytest.mark.parametrize("order", ["keep", "shuffle", "sort:__key__", "sort:cls"])
+    def test_new_keys_are_the_same_by_every_method(
+        self, order: str, tmp_path: Path
+    ) -> None:
+        urls = []
+        for number in range(3):
+            urls.append(f"{tmp_path}/in{number}.tar")
+            with sb.TarWriter(urls[-1]) as writer:
+                for sample in make_samples(20, seed=number):
+                    writer.write(sample)
+        outcomes = []
+        for method in ("gather", "spill"):
+            dst = f"{tmp_path}/{method}/s-%06d.tar"
+            sb.convert(
+                urls,
+                dst,
+                order=order,
+                maxcount=25,
+                rekey=True,
+                method=method,
+            )
+            outcomes.append(digests(f"{tmp_path}/{method}"))
+        assert outcomes[0] == outcomes[1]
+        keys = [sample["__key__"] for sample in samples_of(f"{tmp_path}/spill/s.json")]
+        wanted = {
+            f"{number:06d}/{sample['__key__']}"
+            for number in range(3)
+            for sample in make_samples(20)
+        }
+        assert len(keys) == 60
+        assert set(keys) == wanted
+        if order == "sort:__key__":
+            assert keys == sorted(keys, key=lambda key: key.partition("/")[2])
+
 
 def _key(sample: sb.Sample) -> str:
     return str(sample["__key__"])

@@ -9,6 +9,7 @@ import numpy as np
 
 from shardbuild.build.ordering import field_key, place_hash, shuffle_keys
 from shardbuild.build.rows import ROW, Table, join_tables
+from shardbuild.build.sieve import new_key
 from shardbuild.build.state import RUNS_PER_TASK, run_url
 from shardbuild.shards.framing import SampleFramer, TarOptions
 from shardbuild.shards.tarformat import end_of_archive
@@ -106,17 +107,8 @@ class RunSorter:
         Raises:
             SampleError: it cannot be written, or has no such sort key.
         """
-        order = self.settings.order
         number = sieve.source.number
-        key: int | bytes = 0
-        if order.kind == "shuffle":
-            name = sample["__key__"]
-            if self.settings.rekey:
-                name = name.partition("/")[2]
-            same = name == sieve.key
-            key = sieve.key_hash if same else place_hash(name, number, position)
-        elif order.kind == "sort":
-            key = field_key(order, sieve.source.url, sample)
+        key = self._sort_key(sieve, position, sample)
         _, _, parts, sizes, num_bytes, _ = self._framer.frame(sample)
         self._parts.append(parts)
         if isinstance(key, bytes):
@@ -132,6 +124,22 @@ class RunSorter:
         self._held_bytes += num_bytes + _SAMPLE_OVERHEAD + _MEMBER_OVERHEAD * len(sizes)
         if self._held_bytes >= self.settings.memory:
             self._flush()
+
+    def _sort_key(self, sieve: Sieve, position: int, sample: Sample) -> int | bytes:
+        """What a sample is sorted by; its key counts as it was before ``rekey``."""
+        order = self.settings.order
+        if order.kind == "keep":
+            return 0
+        name = sample["__key__"]
+        if self.settings.rekey:
+            name = name.removeprefix(new_key(sieve.source.number, ""))
+        if order.kind == "shuffle":
+            if name == sieve.key:
+                return sieve.key_hash
+            return place_hash(name, sieve.source.number, position)
+        if order.field == "__key__":
+            sample = {"__key__": name}
+        return field_key(order, sieve.source.url, sample)
 
     def _flush(self) -> None:
         if not self._parts:

@@ -83,7 +83,8 @@ def open_containers(settings: Settings, kind: str) -> Containers:
     """
     options = settings.storage_options
     if kind.startswith(("map", "merge")):
-        return Containers(partial(run_url, settings, kind), frozenset(), options)
+        url_of = partial(run_url, settings, kind)
+        return Containers(url_of, frozenset(), options, are_inputs=False)
     if kind not in _known_sources:
         data = read_bytes(sources_url(settings), storage_options=options)
         _known_sources.clear()

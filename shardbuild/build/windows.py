@@ -34,7 +34,11 @@ class Containers:
         url_of: Callable[[int], str],
         listings: frozenset[int] = frozenset(),
         storage_options: StorageOptions | None = None,
+        *,
+        are_inputs: bool = True,
     ) -> None:
+        self.are_inputs = are_inputs
+        """Whether they are the inputs as they are, not runs of what became of them."""
         self.url_of = url_of
         self.listings = listings
         """Those whose extents are lines of the listing of a folder."""

@@ -53,6 +53,8 @@ class Copier:
         self.containers = containers
         self.writer = writer
         self.quarantine = quarantine
+        # Samples of runs have their new keys.
+        self._rekeys = settings.rekey and containers.are_inputs
         self.reasons: Counter[str] = Counter()
         self.losses: list[Loss] = []
 
@@ -66,7 +68,7 @@ class Copier:
 
     def _copy_whole(self, window: memoryview, starts: NDArray[np.int64]) -> bool:
         """Write a window as it is, if that is what its samples would become."""
-        if self.settings.rekey:
+        if self._rekeys:
             return False
         try:
             rows = scan_fragment(window, "window", key_rule=self.settings.key_rule)
@@ -119,7 +121,7 @@ class Copier:
             problem = f"holds {len(samples)} samples where its index has one"
             raise ShardError(url, problem, offset)
         sample = samples[0]
-        if settings.rekey:
+        if self._rekeys:
             sample["__key__"] = new_key(number, sample["__key__"])
         return sample
 
