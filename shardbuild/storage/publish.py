@@ -25,7 +25,6 @@ from shardbuild.storage.urlparts import (
     StorageOptions,
     local_folder,
     local_path,
-    protocol_of,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +67,9 @@ def open_atomic(
         if _is_special(path, url):
             return _SpecialFile(url, path)
         return _LocalFile(url, path, durable=durable)
-    if protocol_of(url) in (None, "pipe"):
+    from shardbuild.storage.schemes import is_stream
+
+    if is_stream(url):
         raise StorageError(url, "is a stream: it cannot be published at once")
     from shardbuild.storage.uploads import open_upload
 
@@ -355,9 +356,10 @@ def read_bytes(url: str, *, storage_options: StorageOptions | None = None) -> by
     Raises:
         StorageError: There is no such file, or it cannot be read.
     """
+    from shardbuild.storage.schemes import is_stream
     from shardbuild.storage.urlparts import is_remote
 
-    if is_remote(url):
+    if is_remote(url) and not is_stream(url):
         from shardbuild.storage.sources import open_source
 
         source = open_source(url, storage_options)

@@ -19,6 +19,7 @@ from shardbuild.storage.filesystems import (
     without_caches,
 )
 from shardbuild.storage.parallel import map_parallel
+from shardbuild.storage.schemes import is_stream
 from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def stat_url(url: str, storage_options: StorageOptions | None = None) -> UrlFact
     Raises:
         StorageError: There is no such file.
     """
-    if protocol_of(url) in (None, "pipe"):
+    if is_stream(url):
         return UrlFacts(url, None, "stream")
     path = local_path(url)
     if path is not None:
@@ -143,7 +144,7 @@ def exists(url: str, storage_options: StorageOptions | None = None) -> bool:
     path = local_path(url)
     if path is not None:
         return os.path.exists(path)
-    if protocol_of(url) in (None, "pipe"):
+    if is_stream(url):
         return True
     try:
         _info(url, storage_options)
