@@ -22,7 +22,8 @@ from shardbuild.storage.commands import (
     schemes_from_environment,
 )
 from shardbuild.storage.gopen import gopen_schemes
-from shardbuild.storage.urls import slice_of, split_slice
+from shardbuild.storage.urlparts import split_slice
+from shardbuild.storage.urls import slice_of
 
 
 @pytest.fixture
