@@ -124,7 +124,10 @@ def _info(url: str, options: StorageOptions | None) -> dict[str, Any]:
 
 
 _MARKS = ("generation", "ETag", "etag", "md5Hash", "Content-MD5", "Digest", "CRC")
-_TIMES = ("LastModified", "Last-Modified", "mtime", "modified", "created", "date_time")
+_TIMES = (
+    *("LastModified", "Last-Modified", "mtime", "modify", "modified", "created"),
+    "date_time",
+)
 
 
 def _facts_of(url: str, info: dict[str, Any]) -> UrlFacts:
