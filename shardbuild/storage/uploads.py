@@ -43,6 +43,10 @@ def open_upload(url: str, options: StorageOptions | None) -> AtomicFile:
         from shardbuild.storage.ftp import FtpUpload
 
         return FtpUpload(url, fs, path)
+    if protocol in ("http", "https"):
+        from shardbuild.storage.httpupload import HttpUpload
+
+        return HttpUpload(url, fs, path)
     return _MovedUpload(url, fs, path)
 
 
