@@ -271,6 +271,33 @@ def test_a_source_that_is_not_there_is_an_error_and_leaves_no_claim(folder, tmp_
     assert not folder.exists() or not list(folder.iterdir())
 
 
+def test_a_folder_that_cannot_be_is_an_error_that_names_it(tmp_path):
+    url = put(tmp_path, "x.tar", b"12345")
+    for wait in (False, True):
+        with pytest.raises(StorageError, match=r"x\.tar/cache"):
+            ShardCache(f"{url}/cache", wait=wait).open(url)
+
+
+def test_closing_near_the_end_of_a_source_that_fails_is_no_error(tmp_path, caplog):
+    class Failing(io.BytesIO):
+        def readinto(self, buffer):
+            if self.tell() == 10:
+                raise StorageError("far", "the connection broke")
+            return super().readinto(buffer)
+
+    path = str(tmp_path / "copy")
+    stream = CacheStream(path, Failing(bytes(20)), num_bytes=20)
+    assert len(stream.read(10)) == 10
+    stream.close()
+    assert "the connection broke" in caplog.text
+    stream = CacheStream(path, Failing(bytes(20)), num_bytes=20)
+    stream.read(10)
+    with pytest.raises(StorageError, match="the connection broke"):
+        stream.close(complete=True)
+    assert stream.closed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_takes_the_copy_and_not_the_bytes(tmp_path, caplog):
     """/dev/full is a file that takes nothing."""
     data = random.Random(0).randbytes(100_000)

@@ -78,6 +78,9 @@ def claim_file(path: str, *, wait: bool = False) -> Claim | None:
         except BlockingIOError:
             os.close(fd)
             return None
+        except OSError as error:
+            os.close(fd)
+            raise store_error(path, error) from error
         except BaseException:
             os.close(fd)
             raise

@@ -94,7 +94,8 @@ class CacheStream(io.RawIOBase):
         self._level = logging.INFO if verbose else logging.DEBUG
         self._num_bytes = num_bytes
         self._position = 0
-        self._copy: AtomicFile | None = open_atomic(fname, durable=True)
+        self._copy: AtomicFile | None = None
+        self._copy = open_atomic(fname, durable=True)
         if num_bytes:
             with contextlib.suppress(OSError):  # its place is counted from now on
                 os.truncate(self._copy.fileno(), num_bytes)
@@ -186,8 +187,13 @@ class CacheStream(io.RawIOBase):
         if not complete and (left is None or left > _DRAIN_BYTES):
             return
         buffer = bytearray(_PIECE_BYTES)
-        while self._copy is not None and self.readinto(buffer):
-            pass
+        try:
+            while self._copy is not None and self.readinto(buffer):
+                pass
+        except StorageError as error:
+            if complete:
+                raise
+            self._give_up(error.problem)  # nobody had asked for these bytes
 
     def discard(self) -> None:
         """Close the stream and keep no copy."""
