@@ -42,7 +42,9 @@ class RemoteServer:
 
 
 @contextlib.contextmanager
-def ftp_server(folder: Path, *, tls: str = "") -> Iterator[RemoteServer]:
+def ftp_server(
+    folder: Path, *, tls: str = "", may_write: bool = True
+) -> Iterator[RemoteServer]:
     """Ftp; with ``tls`` "explicit" or "implicit"."""
     with warnings.catch_warnings():
         # It imports asyncore, which Python 3.11 announces the end of.
@@ -69,7 +71,6 @@ def ftp_server(folder: Path, *, tls: str = "") -> Iterator[RemoteServer]:
 
     class Handler(base):  # type: ignore[misc, valid-type]
         dtp_handler = Data
-        authorizer = DummyAuthorizer()
         use_sendfile = False
         auth_failed_timeout = 0
         banner = "tests"
@@ -83,7 +84,9 @@ def ftp_server(folder: Path, *, tls: str = "") -> Iterator[RemoteServer]:
                 self.secure_connection(self.ssl_context)
             super().handle()
 
-    Handler.authorizer.add_user(USER, PASSWORD, str(folder), perm="elradfmwMT")
+    perm = "elradfmwMT" if may_write else "elr"
+    Handler.authorizer = DummyAuthorizer()
+    Handler.authorizer.add_user(USER, PASSWORD, str(folder), perm=perm)
     if tls:
         place.certificate = str(folder.parent / "certificate.pem")
         write_certificate(Path(place.certificate))

@@ -170,6 +170,27 @@ def test_a_cache_keeps_what_they_have(place, tmp_path, folder):
     assert copy.name.endswith("-1000000-x.tar")
 
 
+def test_a_place_that_may_not_be_written_is_an_error(folder):
+    with remote_servers.ftp_server(folder, may_write=False) as server:
+        for name in ("d/y.tar", "new/y.tar"):
+            with pytest.raises(StorageError, match=r"permission denied|privileges"):
+                gopen(server.url("ftp", name), "wb")
+        gc.collect()
+    assert [path.name for path in (folder / "d").iterdir()] == ["x.tar"]
+
+
+def test_a_server_that_goes_while_it_is_written_is_an_error(folder):
+    with remote_servers.ftp_server(folder) as server:
+        file = gopen(server.url("ftp", "d/y.tar"), "wb")
+        file.write(DATA)
+    with pytest.raises(StorageError) as caught:
+        file.close()
+    assert caught.value.url == server.url("ftp", "d/y.tar")
+    assert not (folder / "d" / "y.tar").exists()
+    with pytest.raises(StorageError, match="Connection refused"):
+        gopen(server.url("ftp", "d/x.tar"))
+
+
 def test_names_of_a_folder(folder):
     with remote_servers.ftp_server(folder) as server:
         assert list_names(server.url("ftp", "d")) == ["x.tar"]
