@@ -2,7 +2,8 @@
 
     ShardbuildError
     ├── StorageError          a url cannot be opened, read, written or published
-    │   └── PipeError         the command behind a ``pipe:`` url failed
+    │   └── GopenException    ``gopen`` could not open it
+    │       └── PipeError     the command behind a ``pipe:`` url failed
     ├── ShardError            a shard is damaged; knows the byte offset
     │   └── TruncatedShardError
     ├── SampleError           one sample cannot be used; knows its key
@@ -27,6 +28,7 @@ __all__ = [
     "DecodeError",
     "DestinationError",
     "EncodeError",
+    "GopenException",
     "KeyRuleError",
     "ManifestError",
     "MissingExtraError",
@@ -62,7 +64,11 @@ class StorageError(ShardbuildError):
     """A url cannot be opened, read, written or published."""
 
 
-class PipeError(StorageError):
+class GopenException(StorageError):  # noqa: N818  # its name for years
+    """``gopen`` could not open a url."""
+
+
+class PipeError(GopenException):
     """The command behind a ``pipe:`` url failed."""
 
 

@@ -351,11 +351,6 @@ def test_what_cannot_be_published_is_refused(tmp_path, moto, url, problem):
         open_atomic(url.format(folder=tmp_path), storage_options=options)
 
 
-def test_http_cannot_be_written(shaped):
-    with pytest.raises(StorageError, match=r"new.bin: "):
-        write_bytes(shaped.url("new.bin"), b"123")
-
-
 def test_a_small_object_is_one_request(moto_bucket):
     with metered() as meter:
         write_bytes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shardbuild.storage.fetch import RangeSource, read_many, read_range
-from shardbuild.storage.gopen import gopen
+from shardbuild.storage.gopen import gopen, gopen_schemes
 from shardbuild.storage.listing import FileFacts, find_files
 from shardbuild.storage.meter import Meter, metered
 from shardbuild.storage.parallel import map_parallel
@@ -33,6 +33,7 @@ from shardbuild.storage.urls import (
     local_path,
     protocol_of,
     resolve_listed,
+    slice_of,
     split_url,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "find_files",
     "free_bytes",
     "gopen",
+    "gopen_schemes",
     "is_remote",
     "join_url",
     "list_names",
@@ -64,6 +66,7 @@ __all__ = [
     "remove_leftovers",
     "remove_tree",
     "resolve_listed",
+    "slice_of",
     "split_url",
     "stat_url",
     "stat_urls",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from shardbuild.errors import ShardbuildError, StorageError
 from shardbuild.storage.filesystems import store_error
 from shardbuild.storage.meter import current_meter
-from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
+from shardbuild.storage.schemes import is_stream
+from shardbuild.storage.urlparts import StorageOptions, local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -49,7 +50,7 @@ class RangeSource:
         *,
         max_gap: int = _MAX_GAP,
     ) -> None:
-        if protocol_of(url) in (None, "pipe"):
+        if is_stream(url):
             raise StorageError(url, "is a stream: it has no ranges")
         self.url = url
         self._options = storage_options

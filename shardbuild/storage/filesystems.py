@@ -22,8 +22,17 @@ _EXTRAS = {
     "gcs": ("gcsfs", "gcs"),
     "http": ("aiohttp", "http"),
     "https": ("aiohttp", "http"),
+    "scp": ("paramiko", "sftp"),
+    "sftp": ("paramiko", "sftp"),
+    "ssh": ("paramiko", "sftp"),
 }
-_NO_LISTING_CACHE = frozenset(_EXTRAS)
+_NO_LISTING_CACHE = frozenset(("s3", "s3a", "gs", "gcs", "http", "https"))
+_SSH = ("scp", "sftp", "ssh")
+# What fsspec does not know by itself.
+_OURS = {
+    "ftps": "shardbuild.storage.ftp.SecureFTPFileSystem",
+    "scp": "shardbuild.storage.sftp.SCPFileSystem",
+}
 _CACHES = ("simplecache", "filecache", "blockcache", "cached")
 _S3_POOL_CONNECTIONS = 64  # botocore's 10 would queue the ranges of two readers
 _PERMANENT_ERRNOS = frozenset(
@@ -58,6 +67,7 @@ def filesystem_of(url: str, options: StorageOptions | None = None) -> tuple[Any,
     try:
         from fsspec.core import url_to_fs
 
+        _register_ours()
         chosen = _options_for(url, options or {})
         if protocol_of(url) in ("gs", "gcs") and _is_emulated(chosen):
             return _emulated_gcs(url, chosen)
@@ -68,6 +78,14 @@ def filesystem_of(url: str, options: StorageOptions | None = None) -> tuple[Any,
         raise MissingExtraError(url, package, extra) from error
     except Exception as error:
         raise store_error(url, error) from error
+
+
+def _register_ours() -> None:
+    """Tell fsspec of our file systems, where nobody has told it of another."""
+    from fsspec import available_protocols, register_implementation
+
+    for protocol in _OURS.keys() - set(available_protocols()):
+        register_implementation(protocol, _OURS[protocol])
 
 
 def _is_emulated(options: dict[str, Any]) -> bool:
@@ -163,6 +181,10 @@ def _our_defaults(protocol: str) -> dict[str, Any]:
         ours["use_listings_cache"] = False
     if protocol in ("s3", "s3a"):
         ours["config_kwargs"] = {"max_pool_connections": _S3_POOL_CONNECTIONS}
+    if protocol in _SSH:
+        from shardbuild.storage.sftp import KnownHosts
+
+        ours["host_key_policy"] = KnownHosts  # fsspec's own would trust anybody
     return {k: v for k, v in ours.items() if k not in conf.get(protocol, {})}
 
 

@@ -5,27 +5,61 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast, overload
 
-from shardbuild.storage.filesystems import store_error
+from shardbuild.errors import GopenException, StorageError
+from shardbuild.storage.filesystems import is_missing, store_error
 from shardbuild.storage.meter import current_meter
 from shardbuild.storage.publish import open_atomic
+from shardbuild.storage.schemes import gopen_schemes, handler_of
 from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LocalReader", "gopen"]
+__all__ = ["LocalReader", "gopen", "gopen_schemes"]
+
+
+@overload
+def gopen(
+    url: str,
+    mode: str = "rb",
+    bufsize: int = 0,
+    *,
+    storage_options: StorageOptions | None = None,
+    allow_missing: Literal[False] = False,
+) -> BinaryIO: ...
+
+
+@overload
+def gopen(
+    url: str,
+    mode: str = "rb",
+    bufsize: int = 0,
+    *,
+    storage_options: StorageOptions | None = None,
+    allow_missing: bool,
+) -> BinaryIO | None: ...
 
 
 def gopen(
-    url: str, mode: str = "rb", *, storage_options: StorageOptions | None = None
-) -> BinaryIO:
+    url: str,
+    mode: str = "rb",
+    bufsize: int = 0,
+    *,
+    storage_options: StorageOptions | None = None,
+    allow_missing: bool = False,
+) -> BinaryIO | None:
     """Open a url: a path, any ``protocol://`` of fsspec, ``pipe:command``, ``-``.
 
+    Protocols that are in `gopen_schemes` are opened by the handlers there.
+
     Reading (``rb``) gives an unbuffered binary file: ``readinto`` may fill less
-    than asked, and 0 bytes mean that all was read and the source is content.
-    Objects of a store come by parallel ranges, retried, in at most 64 MiB.
+    than asked, and 0 bytes mean that all was read and the source is content. A
+    ``bufsize`` puts a buffer of so many bytes before it, for small reads and lines.
+    Objects of a store come by parallel ranges, retried, in at most 64 MiB. With
+    ``allow_missing=True`` the answer is None for a file that is not there; that a
+    command lacks what it should read, only its status can say.
 
     Writing (``wb``) publishes at ``close`` and only then: under an exception in
     a ``with`` block, by ``discard()``, or by being forgotten, nothing becomes
@@ -42,22 +76,44 @@ def gopen(
 exit status 3
 
     Raises:
-        StorageError: There is no such file, or it cannot be opened.
+        GopenException: There is no such file, or it cannot be opened.
         PipeError: The command failed; raised by reads, writes and ``close``.
         MissingExtraError: The store's package is not installed.
         ValueError: The mode is neither ``rb`` nor ``wb``.
     """
-    if mode == "rb":
-        return _open_to_read(url, storage_options)
-    if mode == "wb":
-        return _open_to_write(url, storage_options)
-    raise ValueError(f"expected mode 'rb' or 'wb', got mode={mode!r}")
+    if mode not in ("rb", "wb"):
+        raise ValueError(f"expected mode 'rb' or 'wb', got mode={mode!r}")
+    try:
+        if mode == "wb":
+            return _open_to_write(url, storage_options)
+        opened = _open_to_read(url, storage_options)
+    except StorageError as error:
+        cause = error.__cause__
+        if allow_missing and mode == "rb" and cause is not None and is_missing(cause):
+            return None
+        if isinstance(error, GopenException):
+            raise
+        raise GopenException(error.url, error.problem) from (cause or error)
+    if bufsize > 0:
+        return io.BufferedReader(cast("io.RawIOBase", opened), bufsize)
+    return opened
+
+
+def _open_by(handler: Callable[..., Any], url: str, mode: str) -> BinaryIO:
+    """What a handler of the user's opens, its errors with the url."""
+    try:
+        return cast("BinaryIO", handler(url, mode))
+    except OSError as error:
+        raise store_error(url, error) from error
 
 
 def _open_to_read(url: str, options: StorageOptions | None) -> BinaryIO:
     path = local_path(url)
     if path is not None:
         return cast("BinaryIO", LocalReader(path, url))
+    handler = handler_of(url)
+    if handler is not None:
+        return _open_by(handler, url, "rb")
     protocol = protocol_of(url)
     opened: Any
     if protocol in (None, "pipe"):
@@ -72,6 +128,9 @@ def _open_to_read(url: str, options: StorageOptions | None) -> BinaryIO:
 
 
 def _open_to_write(url: str, options: StorageOptions | None) -> BinaryIO:
+    handler = handler_of(url)
+    if handler is not None:
+        return _open_by(handler, url, "wb")
     protocol = protocol_of(url)
     opened: Any
     if protocol in (None, "pipe"):

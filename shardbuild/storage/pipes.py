@@ -38,23 +38,28 @@ _TERMINATE_SECONDS = 5.0
 class _Command:
     """A running child, its diagnostics, and the judgement of its status."""
 
-    def __init__(self, url: str, *, reads: bool) -> None:
+    def __init__(
+        self, url: str, *, reads: bool, arguments: Sequence[str] | None = None
+    ) -> None:
         self.url = url
         text = url.removeprefix("pipe:").strip()
-        if not text:
+        if not (text if arguments is None else arguments):
             raise PipeError(url, "there is no command after 'pipe:'")
         if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
             raise PipeError(url, "SIGCHLD is ignored: no exit status can be had")
-        # A shell is what pipe: means; it comes from the caller's own argument only.
-        self.process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S602
-            text,
-            shell=True,
-            stdin=subprocess.DEVNULL if reads else subprocess.PIPE,
-            stdout=subprocess.PIPE if reads else None,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
+        try:
+            # What pipe: means is a shell; the caller's own argument only comes here.
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(
+                text if arguments is None else arguments,
+                shell=arguments is None,
+                stdin=subprocess.DEVNULL if reads else subprocess.PIPE,
+                stdout=subprocess.PIPE if reads else None,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise PipeError(url, f"cannot be started: {error.strerror}") from error
         self._tail = b""
         self._listener = threading.Thread(
             target=self._listen, name="shardbuild-stderr", daemon=True
@@ -109,15 +114,20 @@ class PipeReader(io.RawIOBase):
     and how it ends is then our doing and no error.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, arguments: Sequence[str] | None = None) -> None:
         super().__init__()
         self.name = url
         self._meter = current_meter()
         self._ended = False
-        self._command = _Command(url, reads=True)
+        self._command = _Command(url, reads=True, arguments=arguments)
         self._stdout = cast("IO[bytes]", self._command.process.stdout)
         self._fd = self._stdout.fileno()
         _widen(self._fd)
+
+    @property
+    def status(self) -> int | None:
+        """The command's exit status; None while it runs."""
+        return self._command.process.poll()
 
     def readable(self) -> bool:
         return True
@@ -203,14 +213,19 @@ class PipeWriter(io.RawIOBase):
     in a ``with`` block, kills it before it could see an end of its input.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, arguments: Sequence[str] | None = None) -> None:
         super().__init__()
         self.name = url
         self._meter = current_meter()
-        self._command = _Command(url, reads=False)
+        self._command = _Command(url, reads=False, arguments=arguments)
         self._stdin = cast("IO[bytes]", self._command.process.stdin)
         self._fd = self._stdin.fileno()
         _widen(self._fd)
+
+    @property
+    def status(self) -> int | None:
+        """The command's exit status; None while it runs."""
+        return self._command.process.poll()
 
     def writable(self) -> bool:
         return True

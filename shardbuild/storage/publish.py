@@ -43,6 +43,7 @@ __all__ = [
 
 _MAX_BUFFERS = 1024  # IOV_MAX of Linux
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
+_ONE_STREAM = ("ftp", "ftps", "scp", "sftp", "ssh")
 _MAX_NAME_BYTES = 200  # of the 255 of a file system, less what makes it temporary
 
 
@@ -68,7 +69,9 @@ def open_atomic(
         if _is_special(path, url):
             return _SpecialFile(url, path)
         return _LocalFile(url, path, durable=durable)
-    if protocol_of(url) in (None, "pipe"):
+    from shardbuild.storage.schemes import is_stream
+
+    if is_stream(url):
         raise StorageError(url, "is a stream: it cannot be published at once")
     from shardbuild.storage.uploads import open_upload
 
@@ -355,9 +358,12 @@ def read_bytes(url: str, *, storage_options: StorageOptions | None = None) -> by
     Raises:
         StorageError: There is no such file, or it cannot be read.
     """
+    from shardbuild.storage.schemes import is_stream
     from shardbuild.storage.urlparts import is_remote
 
-    if is_remote(url):
+    # Of a server of ftp fsspec says that it has no file, whatever went wrong.
+    is_one_stream = is_stream(url) or protocol_of(url) in _ONE_STREAM
+    if is_remote(url) and not is_one_stream:
         from shardbuild.storage.sources import open_source
 
         source = open_source(url, storage_options)

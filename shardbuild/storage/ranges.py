@@ -40,9 +40,17 @@ def open_store(url: str, options: StorageOptions | None) -> io.RawIOBase:
         StorageError: There is no such object, or it cannot be reached.
     """
     fs, path = filesystem_of(url, options)
+    protocol = protocol_of_filesystem(fs)
+    if protocol in ("ftp", "ftps"):
+        from shardbuild.storage.ftp import open_ftp
+
+        return open_ftp(url, fs, path)
+    if protocol in ("scp", "sftp", "ssh"):
+        from shardbuild.storage.sftp import open_sftp
+
+        return open_sftp(url, fs, path)
     # fsspec's memory files share one position among all who read them
-    in_memory = protocol_of_filesystem(fs) == "memory"
-    if not in_memory and not is_async(fs):
+    if protocol != "memory" and not is_async(fs):
         return StreamReader(url, fs, path)
     source = open_source(url, options)
     num_bytes, first = source.begin(BLOCK_BYTES)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 from shardbuild.storage.filesystems import is_permanent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
-__all__ = ["retried"]
+__all__ = ["retried", "waits"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,7 @@ async def retried(url: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
     >>> asyncio.run(retried("s3://b/k", ask)), len(attempts)
     ('answer', 3)
     """
-    wait = _FIRST_WAIT_SECONDS
-    for _ in range(_ATTEMPTS - 1):
+    for wait in waits():
         try:
             return await ask()
         except Exception as error:
@@ -46,5 +45,16 @@ async def retried(url: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
                 raise
             logger.info("%s: asking again in %.1f s after %r", url, wait, error)
         await asyncio.sleep(wait)
-        wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
     return await ask()
+
+
+def waits() -> Iterator[float]:
+    """The seconds before each new attempt.
+
+    >>> list(waits())
+    [0.1, 0.2, 0.4, 0.8, 1.6]
+    """
+    wait = _FIRST_WAIT_SECONDS
+    for _ in range(_ATTEMPTS - 1):
+        yield wait
+        wait = min(2 * wait, _LONGEST_WAIT_SECONDS)

@@ -19,6 +19,7 @@ from shardbuild.storage.filesystems import (
     without_caches,
 )
 from shardbuild.storage.parallel import map_parallel
+from shardbuild.storage.schemes import is_stream
 from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def stat_url(url: str, storage_options: StorageOptions | None = None) -> UrlFact
     Raises:
         StorageError: There is no such file.
     """
-    if protocol_of(url) in (None, "pipe"):
+    if is_stream(url):
         return UrlFacts(url, None, "stream")
     path = local_path(url)
     if path is not None:
@@ -123,7 +124,10 @@ def _info(url: str, options: StorageOptions | None) -> dict[str, Any]:
 
 
 _MARKS = ("generation", "ETag", "etag", "md5Hash", "Content-MD5", "Digest", "CRC")
-_TIMES = ("LastModified", "Last-Modified", "mtime", "modified", "created", "date_time")
+_TIMES = (
+    *("LastModified", "Last-Modified", "mtime", "modify", "modified", "created"),
+    "date_time",
+)
 
 
 def _facts_of(url: str, info: dict[str, Any]) -> UrlFacts:
@@ -143,7 +147,7 @@ def exists(url: str, storage_options: StorageOptions | None = None) -> bool:
     path = local_path(url)
     if path is not None:
         return os.path.exists(path)
-    if protocol_of(url) in (None, "pipe"):
+    if is_stream(url):
         return True
     try:
         _info(url, storage_options)

@@ -39,6 +39,14 @@ def open_upload(url: str, options: StorageOptions | None) -> AtomicFile:
     if protocol in ("gs", "gcs"):
         kind = _UncommittedUpload if is_zonal(fs, path) else GcsUpload
         return kind(url, fs, path)
+    if protocol in ("ftp", "ftps"):
+        from shardbuild.storage.ftp import FtpUpload
+
+        return FtpUpload(url, fs, path)
+    if protocol in ("http", "https"):
+        from shardbuild.storage.httpupload import HttpUpload
+
+        return HttpUpload(url, fs, path)
     return _MovedUpload(url, fs, path)
 
 

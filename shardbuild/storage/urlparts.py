@@ -20,6 +20,7 @@ __all__ = [
     "join_url",
     "local_path",
     "protocol_of",
+    "split_slice",
     "split_url",
 ]
 
@@ -30,6 +31,7 @@ _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 # A first link that has no path of its own: what follows is another url.
 _BARE_LINK = re.compile(r"([a-z][a-z0-9+.\-]*)::(?=[A-Za-z][A-Za-z0-9+.\-]*(?:://|::))")
 _LOCAL_PROTOCOLS = ("file", "local")
+_SLICE = re.compile(r"(.+)#([0-9]+)(?:,([0-9]+))?", re.DOTALL)
 
 
 def protocol_of(url: str) -> str | None:
@@ -140,6 +142,31 @@ def split_url(url: str) -> tuple[str, str]:
     if slash and not folder.rstrip("/"):
         folder += slash
     return url[:start] + folder + url[end:], name
+
+
+def split_slice(url: str) -> tuple[str, int, int | None]:
+    """A url without its ``#first,last``, and the samples that this names.
+
+    Both ends count, ``#n`` is one sample, and without a slice it is all of them:
+    0 and None. The text behind ``pipe:`` is the shell's, so it has no slice. Only
+    the text is looked at: see `slice_of` for files with such names.
+
+    >>> split_slice("s3://b/x.tar#10,19"), split_slice("x.tar#3")
+    (('s3://b/x.tar', 10, 19), ('x.tar', 3, 3))
+    >>> split_slice("x#1.tar"), split_slice("pipe:cat x#3")
+    (('x#1.tar', 0, None), ('pipe:cat x#3', 0, None))
+
+    Raises:
+        StorageError: The slice ends before it begins.
+    """
+    match = None if protocol_of(url) == "pipe" else _SLICE.fullmatch(url)
+    if match is None:
+        return url, 0, None
+    first = int(match[2])
+    last = first if match[3] is None else int(match[3])
+    if last < first:
+        raise StorageError(url, f"its slice ends at {last}, before it begins")
+    return match[1], first, last
 
 
 def _check_has_folder(url: str) -> None:

@@ -16,6 +16,7 @@ from shardbuild.storage.urlparts import (
     local_path,
     path_span,
     protocol_of,
+    split_slice,
     split_url,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "local_path",
     "protocol_of",
     "resolve_listed",
+    "slice_of",
     "split_url",
 ]
 
@@ -67,6 +69,18 @@ def expand_urls(
         else:
             urls += _expand_document(url, storage_options)
     return urls
+
+
+def slice_of(url: str) -> tuple[str, int, int | None]:
+    """`split_slice`, but a local file that really has such a name is taken whole.
+
+    >>> slice_of("/nonexistent/x.tar#2,4")
+    ('/nonexistent/x.tar', 2, 4)
+
+    Raises:
+        StorageError: The slice ends before it begins.
+    """
+    return (url, 0, None) if _exists_locally(url) else split_slice(url)
 
 
 def _exists_locally(spec: str) -> bool:
