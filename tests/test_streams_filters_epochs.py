@@ -28,7 +28,7 @@ class TestRepeat:
         assert list(filters.repeat(iter("ab"), 1)) == ["a", "b"]
         repeated = filters.repeat(iter("ab"), 2)
         assert list(itertools.islice(repeated, 2)) == ["a", "b"]
-        with pytest.raises(ValueError, match="cannot be read again"):
+        with pytest.raises(TypeError, match="cannot be read again"):
             next(repeated)
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from shardbuild.errors import ignore_and_continue
 from shardbuild.streams import filters
 
-A = {"__key__": "a", "__url__": "x.tar", "left.jpg": b"l", "Right.JPG": b"r", "cls": 3}
+A: dict[str, Any] = {
+    "__key__": "a",
+    "__url__": "x.tar",
+    "left.jpg": b"l",
+    "Right.JPG": b"r",
+    "cls": 3,
+}
 
 
 def unchanged(stage, **options):
@@ -121,7 +129,7 @@ class TestMapDict:
         with pytest.raises(ValueError, match="no field is named"):
             filters.map_dict([])
         with pytest.raises(TypeError, match="cls='x' cannot be called"):
-            filters.map_dict([], cls="x")
+            filters.map_dict([], cls="x")  # type: ignore[arg-type]
 
     def test_errors_go_to_the_handler(self) -> None:
         samples = [{"__key__": "b"}, A]

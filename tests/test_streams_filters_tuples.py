@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from shardbuild.errors import ignore_and_continue, ignore_and_stop
 from shardbuild.streams import filters
 from shardbuild.streams.fields import alternatives
 
-A = {"__key__": "a", "png": b"p", "cls": 3, "none": None}
+A: dict[str, Any] = {"__key__": "a", "png": b"p", "cls": 3, "none": None}
 
 
 class TestToTuple:
@@ -31,7 +32,7 @@ class TestToTuple:
         with pytest.raises(ValueError, match="None"):
             list(filters.to_tuple([A], "none"))
         assert list(filters.to_tuple([A], "none", none_is_error=False)) == [(None,)]
-        strict = {"missing_is_error": False, "none_is_error": True}
+        strict: Any = {"missing_is_error": False, "none_is_error": True}
         with pytest.raises(ValueError, match="None"):
             list(filters.to_tuple([A], "jpg", **strict))
 

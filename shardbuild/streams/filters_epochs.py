@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from typing import Any
 
 __all__ = ["WithLength", "repeat", "with_epoch", "with_length"]
 
@@ -22,7 +20,7 @@ def repeat(
     ([1, 2, 3, 1, 2, 3], [1, 2, 3, 1, 2])
 
     Raises:
-        ValueError: The samples are an iterator, which can be read once, and its
+        TypeError: The samples are an iterator, which can be read once, and its
             end was reached.
     """
     endless = _repeated(samples, nepochs)
@@ -37,8 +35,8 @@ def _repeated(samples: Iterable[Any], nepochs: int) -> Iterator[Any]:
             yield sample
         if is_empty or epoch == nepochs:
             return
-        if iter(samples) is samples:
-            raise ValueError(
+        if isinstance(samples, Iterator):
+            raise TypeError(
                 f"{samples!r} is an iterator, which cannot be read again: give a list"
                 " or a Dataset"
             )

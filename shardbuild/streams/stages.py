@@ -7,6 +7,7 @@ of the options alone, `fluid` a method: both with the filter's own signature.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
@@ -14,6 +15,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 from shardbuild.streams.seeds import epoch_seed
 
 __all__ = ["Stage", "curried", "fluid"]
+
+_CURRIED, _FLUID = "shardbuild.streams.curried:", "shardbuild.streams.fluid:Pipeline"
+"""Where the made functions are to be found."""
 
 P = ParamSpec("P")
 Filter = Callable[Concatenate[Iterable[Any], P], Iterable[Any]]
@@ -81,7 +85,7 @@ def curried(function: Filter[P]) -> Callable[P, Stage]:
 
     signature = inspect.signature(function)
     options = list(signature.parameters.values())[1:]
-    _describe(make, function, signature.replace(parameters=options))
+    _describe(make, function, _CURRIED, signature.replace(parameters=options))
     return make
 
 
@@ -107,15 +111,24 @@ def fluid(function: Filter[P]) -> Callable[Concatenate[F, P], F]:
     signature = inspect.signature(function)
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     options = list(signature.parameters.values())[1:]
-    _describe(method, function, signature.replace(parameters=[this, *options]))
+    parameters = [this, *options]
+    _describe(method, function, _FLUID, signature.replace(parameters=parameters))
     return method
 
 
-def _describe(made: Any, function: Any, signature: inspect.Signature) -> None:
+def _describe(
+    made: Any, function: Any, home: str, signature: inspect.Signature
+) -> None:
     """Give a function the name, words and options of the filter it stands for."""
-    made.__name__ = made.__qualname__ = function.__name__
-    # The examples are of the plain function.
-    words = inspect.getdoc(function) or ""
-    home = f"{function.__module__}.{function.__name__}"
-    made.__doc__ = f"{words.partition('>>>')[0].rstrip()}\n\nExamples: `{home}`."
+    module, _, name = home.partition(":")
+    made.__module__, made.__name__ = module, function.__name__
+    made.__qualname__ = f"{name}.{function.__name__}".lstrip(".")
+    made.__doc__ = _without_examples(inspect.getdoc(function) or "")
     made.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)
+
+
+def _without_examples(words: str) -> str:
+    """A docstring without its examples, which are of the plain function."""
+    paragraphs = words.split("\n\n")
+    plain = "\n\n".join(part for part in paragraphs if ">>>" not in part)
+    return re.sub(r"^    samples: .*\n", "", plain, flags=re.MULTILINE)

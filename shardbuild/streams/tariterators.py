@@ -343,8 +343,9 @@ def tar_file_expander(
 ) -> Iterator[dict[str, Any]]:
     """Read the files of tars: ``fname``, ``data`` and ``__url__`` of each.
 
-    ``sources`` are as from `url_opener`. After each tar comes a file without names,
-    ``{}``, where `group_by_keys` ends a sample.
+    ``sources`` are as from `url_opener`. After each tar comes a file without a name,
+    where `group_by_keys` ends a sample: ``{}``, or what says that the tar is damaged
+    and the sample perhaps not whole.
 
     Raises:
         ShardError: A tar is damaged, unless the handler bears it.
@@ -357,10 +358,11 @@ def tar_file_expander(
                 if not is_meta(name):
                     yield {"fname": name, "data": data, "__url__": url}
         except Exception as error:  # noqa: BLE001  # the handler decides
-            if handler(error):
-                yield {"__bad__": True}
-                continue
-            return
+            is_over = not handler(error)
+            yield {"__bad__": True}
+            if is_over:
+                return
+            continue
         yield {}
 
 
