@@ -17,7 +17,7 @@ from shardbuild.shards.rawmembers import read_members
 from shardbuild.shards.reader import read_stream
 from shardbuild.shards.samples import base_plus_ext, is_meta
 from shardbuild.storage.gopen import gopen
-from shardbuild.storage.urlparts import local_path
+from shardbuild.storage.urlparts import local_path, protocol_of
 from shardbuild.storage.urls import expand_urls
 from shardbuild.streams.guarding import note_sample
 from shardbuild.streams.shardlists import shard_order
@@ -30,7 +30,6 @@ __all__ = [
     "TarIterator",
     "TarIterator1",
     "group_by_keys",
-    "split_range",
     "tar_file_expander",
     "tariterator",
     "url_opener",
@@ -43,7 +42,7 @@ Keys = Callable[[str], tuple[str | None, str | None] | None]
 """Gives key and extension of a member's name, or None."""
 Decoder = Callable[[dict[str, Any]], dict[str, Any]]
 
-_RANGE = re.compile(r"#(\d+)(?:,(\d+))?\Z")
+_SLICE = re.compile(r"(.+)#([0-9]+)(?:,([0-9]+))?", re.DOTALL)
 _ZMQ = re.compile(r"zr?(?:push|pull|pub|sub)(?:\+[a-z]+)?:")
 
 
@@ -184,23 +183,16 @@ class _Readable(io.RawIOBase):
 # -- from urls ----------------------------------------------------------------
 
 
-def split_range(url: str) -> tuple[str, int, int | None]:
-    """Split a url from the samples that it asks for: url, first, and after the last.
-
-    >>> split_range("a.tar#3,5"), split_range("a.tar#3"), split_range("a.tar")
-    (('a.tar', 3, 6), ('a.tar', 3, 4), ('a.tar', 0, None))
-
-    Raises:
-        StorageError: The last comes before the first.
-    """
-    match = _RANGE.search(url)
-    if match is None:
+def _slice_of(url: str) -> tuple[str, int, int | None]:
+    """A url without its ``#first,last``, and these; a file of such a name is whole."""
+    match = None if protocol_of(url) == "pipe" else _SLICE.fullmatch(url)
+    if match is None or _exists_locally(url):
         return url, 0, None
-    first = int(match[1])
-    last = first if match[2] is None else int(match[2])
+    first = int(match[2])
+    last = first if match[3] is None else int(match[3])
     if last < first:
-        raise StorageError(url, f"asks for the samples from {first} to {last}")
-    return url[: match.start()], first, last + 1
+        raise StorageError(url, f"its slice ends at {last}, before it begins")
+    return match[1], first, last
 
 
 class TarIterator1:
@@ -252,9 +244,9 @@ class TarIterator1:
             raise TypeError(f"tariterator has no parameters {unknown}")
 
     def __iter__(self) -> Iterator[Sample]:
-        ranges = self._ranges()
-        for name, first, stop in shard_order(
-            ranges, shuffle=self.shuffle, seed=self.seed
+        slices = self._slices()
+        for name, first, last in shard_order(
+            slices, shuffle=self.shuffle, seed=self.seed
         ):
             try:
                 stream = gopen(name, storage_options=self.storage_options)
@@ -265,20 +257,20 @@ class TarIterator1:
                 raise
             with closing(stream):
                 samples = _samples_of(stream, name, **self.options)
+                stop = None if last is None else last + 1
                 for sample in islice(samples, first, stop):
                     sample.setdefault("__source__", name)
                     yield sample
 
-    def _ranges(self) -> Iterator[tuple[str, int, int | None]]:
-        """All urls, each with the samples that are asked for."""
+    def _slices(self) -> Iterator[tuple[str, int, int | None]]:
+        """All urls, each with the first and the last sample that are asked for."""
         for spec in self.urls:
-            is_name = _exists_locally(spec)
-            url, first, stop = (spec, 0, None) if is_name else split_range(spec)
+            url, first, last = _slice_of(spec)
             names = [url]
             if self.braceexpand:
                 names = expand_urls(url, self.storage_options)
             for name in names:
-                yield name, first, stop
+                yield name, first, last
 
 
 _DEFAULTS: dict[str, Any] = {
