@@ -43,6 +43,7 @@ KNOWN: dict[str, Stages] = {
     "repeat": lambda d: d.repeat(3),
     "repeat, cut": lambda d: d.repeat(3, 60),
     "repeat, endless and cut": lambda d: d.repeat(nbatches=60),
+    "repeat of nothing": lambda d: d.slice(0).repeat(),
     "with_epoch": lambda d: d.with_epoch(70).listed(3),
     "with_epoch of an unknown number": lambda d: d.select(bool).with_epoch(70),
 }
@@ -286,6 +287,14 @@ class TestFluency:
         (batch,) = dataset
         assert batch[:2] == [("N011", 12), ("N012", 13)]
         assert len(batch) == 10
+
+    def test_any_function_of_samples_is_a_stage(self, manifest) -> None:
+        def rest(samples):
+            next(samples)
+            return [*samples]
+
+        dataset = Dataset(manifest).compose(curried.slice(6), rest, classes, sorted)
+        assert list(dataset) == list(dataset) == [1, 2, 3, 4, 5]
 
     def test_wrong_arguments_are_refused_where_they_are_written(self, urls) -> None:
         with pytest.raises(TypeError, match="batchsiz"):

@@ -44,16 +44,17 @@ def samples_of(
 ) -> Iterator[Any]:
     """The samples of an epoch of a source, through all stages.
 
-    What is before a stage that repeats is read in an epoch of its own each time.
+    A stage gets an iterator; only one that repeats what is before it gets that as
+    something to be iterated again, in an epoch of its own each time.
     """
     if not stages:
         return source.samples(epoch)
     *before, stage = stages
-    first = epoch * _epochs_of(stage)
-    upstream = _Upstream(source, tuple(before), first)
+    num_epochs = _epochs_of(stage)
+    upstream = _Upstream(source, tuple(before), epoch * num_epochs)
     if isinstance(stage, Stage):
         stage = stage.in_epoch(epoch)
-    return iter(stage(upstream))
+    return iter(stage(upstream if num_epochs > 1 else iter(upstream)))
 
 
 _ENDLESS = 1 << 32
@@ -73,7 +74,7 @@ def _epochs_of(stage: AnyStage) -> int:
 
 
 class _Upstream:
-    """What is before a stage: each iteration is the next epoch."""
+    """What is before a stage; each iteration is the next epoch."""
 
     def __init__(self, source: Source, stages: tuple[AnyStage, ...], epoch: int):
         self._source = source

@@ -63,10 +63,7 @@ class Stage:
 
 
 def _names_of(function: Callable[..., Any]) -> list[str]:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # of a builtin that has none
-        return []
+    parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 

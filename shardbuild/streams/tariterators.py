@@ -171,9 +171,6 @@ class _Readable(io.RawIOBase):
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
-    def readable(self) -> bool:
-        return True
-
     def readinto(self, buffer: Any) -> int:
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
