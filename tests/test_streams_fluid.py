@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,6 +205,28 @@ class TestSplitting:
             list(Dataset(manifest))
         dataset = Dataset(manifest, nodesplitter=split_by_node)
         assert len(dataset) == len(classes(dataset)) == 12
+
+    def test_it_travels_to_workers_which_share_the_shards(
+        self, manifest, tmp_path
+    ) -> None:
+        dataset = Dataset(manifest, shuffle=True).shuffle(3).to_tuple("__key__")
+        (tmp_path / "dataset").write_bytes(pickle.dumps(dataset))
+        script = (
+            "import pickle, sys\n"
+            "for key, in pickle.load(open(sys.argv[1], 'rb')): print(key)"
+        )
+        found: list[str] = []
+        for worker in range(2):
+            child = subprocess.run(
+                [sys.executable, "-c", script, str(tmp_path / "dataset")],
+                env={**os.environ, "WORKER": str(worker), "NUM_WORKERS": "2"},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            found += child.stdout.split()
+        assert sorted(found) == sorted(key for (key,) in dataset)
+        assert len(found) == NUM_SAMPLES
 
     def test_urls_of_an_epoch_can_be_looked_at(self, urls) -> None:
         dataset = Dataset(urls, shuffle=True, seed=3)

@@ -1,16 +1,4 @@
-"""Data sets that are built stage by stage.
-
->>> import tempfile
->>> from shardbuild.shards.shardwriter import ShardWriter
->>> folder = tempfile.TemporaryDirectory()
->>> with ShardWriter(f"{folder.name}/train-%06d.tar", maxcount=2) as writer:
-...     for number in range(5):
-...         _ = writer.write({"__key__": f"{number}", "cls": number})
->>> dataset = Dataset(f"{folder.name}/train.json").decode().to_tuple("__key__ cls")
->>> list(dataset), len(dataset)
-([('0', 0), ('1', 1), ('2', 2), ('3', 3), ('4', 4)], 5)
->>> folder.cleanup()
-"""
+"""Data sets that are built stage by stage."""
 
 from __future__ import annotations
 
@@ -38,6 +26,13 @@ class Pipeline:
     A stage makes a new pipeline: what it is called on stays as it is. Each iteration
     is another epoch, from 0 on: what is random comes in another order, which is the
     same in every program. `at_epoch` chooses where to begin.
+
+    >>> from shardbuild.streams.mixing import RoundRobin
+    >>> pipeline = RoundRobin(["ace", "bdf"]).shuffle(6)
+    >>> "".join(pipeline), "".join(pipeline)
+    ('dfabce', 'cedfab')
+    >>> "".join(pipeline.at_epoch(1)), "".join(pipeline.listed(6).unlisted())
+    ('cedfab', 'dfabce')
     """
 
     def __init__(self, source: Source) -> None:
@@ -113,6 +108,17 @@ class Dataset(Pipeline):
 
     Samples have ``__key__``, ``__url__`` (the shard they are from) and fields of
     bytes, until ``decode``. Shards are read one after another, front to back.
+
+    >>> import tempfile
+    >>> from shardbuild.shards.shardwriter import ShardWriter
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with ShardWriter(f"{folder.name}/train-%06d.tar", maxcount=2) as writer:
+    ...     for number in range(5):
+    ...         _ = writer.write({"__key__": f"{number}", "cls": number})
+    >>> dataset = Dataset(f"{folder.name}/train.json").decode().to_tuple("__key__ cls")
+    >>> list(dataset), len(dataset)
+    ([('0', 0), ('1', 1), ('2', 2), ('3', 3), ('4', 4)], 5)
+    >>> folder.cleanup()
 
     Args:
         urls: A url spec, or several: braces, globs, lists, manifests (`expand_urls`).

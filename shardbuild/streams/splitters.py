@@ -62,6 +62,9 @@ def split(urls: Iterable[T], rank: int, world: int) -> Iterator[T]:
 def current_place() -> Place:
     """Which process this is.
 
+    >>> current_place()
+    Place(rank=0, world_size=1, worker=0, num_workers=1)
+
     Raises:
         UsageError: A variable of the environment is not what it should be.
     """
@@ -86,6 +89,9 @@ def split_by_node(urls: Iterable[str], group: Any = None) -> Iterator[str]:
 
 def single_node_only(urls: Iterable[str], group: Any = None) -> Iterator[str]:
     """Give all urls, if there is one node.
+
+    >>> list(single_node_only(["a.tar", "b.tar"]))
+    ['a.tar', 'b.tar']
 
     Raises:
         UsageError: There are several, and all would read the same.

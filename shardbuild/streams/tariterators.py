@@ -289,7 +289,15 @@ def _is_missing(error: StorageError) -> bool:
 
 
 def TarIterator(url: str | Iterable[str], **kw: Any) -> Iterable[Sample]:  # noqa: N802
-    """The samples of tars (`TarIterator1`), or of a ZMQ url (`Connection`)."""
+    """The samples of tars (`TarIterator1`), or of a ZMQ url (`Connection`).
+
+    >>> isinstance(TarIterator("s3://bucket/train-{000..999}.tar"), TarIterator1)
+    True
+
+    Args:
+        url: A url; several may be given for tars.
+        kw: What `TarIterator1` takes, or ``Connection``.
+    """
     if isinstance(url, str) and _ZMQ.match(url):
         from shardbuild.streams.zcom import Connection
 
@@ -335,6 +343,12 @@ def tar_file_expander(
     ``sources`` are as from `url_opener`. After each tar comes a file without a name,
     where `group_by_keys` ends a sample: ``{}``, or what says that the tar is damaged
     and the sample perhaps not whole.
+
+    >>> import tarfile
+    >>> member = tarfile.TarInfo("7.txt").tobuf(tarfile.USTAR_FORMAT)
+    >>> source = {"url": "a.tar", "stream": io.BytesIO(member + bytes(1024))}
+    >>> list(tar_file_expander([source]))
+    [{'fname': '7.txt', 'data': b'', '__url__': 'a.tar'}, {}]
 
     Raises:
         ShardError: A tar is damaged, unless the handler bears it.
