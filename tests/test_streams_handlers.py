@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from shardbuild.errors import (
+    MissingExtraError,
     StorageError,
     ignore_and_continue,
     ignore_and_stop,
@@ -56,6 +57,17 @@ def test_an_error_names_the_sample_and_its_shard() -> None:
     with pytest.raises(KeyError) as caught:
         list(apply_each(samples, lambda sample: sample["cls"]))
     assert caught.value.__notes__ == ["a.tar: sample 'n/7'"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("x"), MissingExtraError("<ten>", "torch", "torch")]
+)
+def test_what_would_hit_every_sample_is_raised(error: Exception) -> None:
+    def fail(sample: int) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        list(apply_each([1, 2], fail, ignore_and_continue))
 
 
 def test_errors_of_the_source_do_not_go_to_the_handler() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shardbuild.errors import Handler, reraise_exception
+from shardbuild.errors import Handler, MissingExtraError, reraise_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["apply_each", "note_sample"]
+__all__ = ["apply_each", "goes_on", "note_sample"]
 
 
 def apply_each(
@@ -30,10 +30,24 @@ def apply_each(
             result = function(sample)
         except Exception as error:  # noqa: BLE001  # the handler decides
             note_sample(error, sample)
-            if handler(error):
+            if goes_on(error, handler):
                 continue
             return
         yield result
+
+
+def goes_on(error: Exception, handler: Handler) -> bool:
+    """What a handler says of an error.
+
+    It is not asked about those that would hit every sample: these are raised.
+
+    >>> from shardbuild.errors import ignore_and_continue
+    >>> goes_on(ValueError("x"), ignore_and_continue)
+    True
+    """
+    if isinstance(error, (MemoryError, MissingExtraError)):
+        raise error
+    return handler(error)
 
 
 def note_sample(error: Exception, sample: Any) -> None:

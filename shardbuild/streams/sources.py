@@ -13,6 +13,7 @@ from shardbuild.shards.reader import read_samples
 from shardbuild.storage.braces import expand_braces
 from shardbuild.storage.urls import expand_urls
 from shardbuild.streams import filters
+from shardbuild.streams.guarding import goes_on
 from shardbuild.streams.shardlists import resampled_shards, shard_list, shard_order
 from shardbuild.streams.stages import Stage
 
@@ -135,7 +136,7 @@ class ShardSource:
             try:
                 yield from self._samples_of(url)
             except Exception as error:  # noqa: BLE001  # the handler decides
-                if not self.handler(error):
+                if not goes_on(error, self.handler):
                     return
 
     def _samples_of(self, url: str) -> Iterator[Sample]:

@@ -19,7 +19,7 @@ from shardbuild.shards.samples import base_plus_ext, is_meta
 from shardbuild.storage.gopen import gopen
 from shardbuild.storage.urlparts import local_path, protocol_of
 from shardbuild.storage.urls import expand_urls
-from shardbuild.streams.guarding import note_sample
+from shardbuild.streams.guarding import goes_on, note_sample
 from shardbuild.streams.shardlists import shard_order
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _samples_of(  # noqa: PLR0913
                 result = _unpacked(result, container, url)
         except Exception as error:  # noqa: BLE001  # the handler decides
             note_sample(error, sample)
-            if handler(error):
+            if goes_on(error, handler):
                 continue
             return
         yield result
@@ -328,7 +328,7 @@ def url_opener(
         try:
             stream = gopen(found["url"], storage_options=storage_options)
         except Exception as error:  # noqa: BLE001  # the handler decides
-            if handler(error):
+            if goes_on(error, handler):
                 continue
             return
         with closing(stream):
@@ -361,7 +361,7 @@ def tar_file_expander(
                 if not is_meta(name):
                     yield {"fname": name, "data": data, "__url__": url}
         except Exception as error:  # noqa: BLE001  # the handler decides
-            is_over = not handler(error)
+            is_over = not goes_on(error, handler)
             yield {"__bad__": True}
             if is_over:
                 return
