@@ -20,15 +20,24 @@
 Every message reads ``{url}: {problem}``. ``args`` holds the fields, as given,
 and the message is made in ``__str__``: so an error comes home whole from
 another process, with its notes.
+
+A stage that takes a ``handler`` asks it about each error: True means that the
+sample (or the shard) is left out and reading goes on, False that the stage ends
+there as if nothing followed, and a raised exception ends it loudly.
 """
 
 from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
 
 __all__ = [
     "DecodeError",
     "DestinationError",
     "EncodeError",
     "GopenException",
+    "Handler",
     "KeyRuleError",
     "ManifestError",
     "MissingExtraError",
@@ -41,7 +50,15 @@ __all__ = [
     "TransformError",
     "TruncatedShardError",
     "UsageError",
+    "ignore_and_continue",
+    "ignore_and_stop",
+    "reraise_exception",
+    "warn_and_continue",
+    "warn_and_stop",
 ]
+
+Handler = Callable[[Exception], bool]
+"""What decides about an error: True goes on after it, False ends quietly."""
 
 
 class ShardbuildError(Exception):
@@ -153,3 +170,56 @@ class MissingExtraError(ShardbuildError):
         self.args = (url, package, extra)
         self.package = package
         self.extra = extra
+
+
+# -- what decides about errors ------------------------------------------------
+
+
+def reraise_exception(exn: Exception) -> NoReturn:
+    """Raise the exception again: nothing is left out in silence.
+
+    >>> reraise_exception(StorageError("a.tar", "no such file"))
+    Traceback (most recent call last):
+    shardbuild.errors.StorageError: a.tar: no such file
+    """
+    raise exn
+
+
+def ignore_and_continue(exn: Exception) -> bool:
+    """Leave out what the exception hit, say nothing, and go on.
+
+    >>> ignore_and_continue(StorageError("a.tar", "no such file"))
+    True
+    """
+    del exn
+    return True
+
+
+def ignore_and_stop(exn: Exception) -> bool:
+    """End at the exception and say nothing.
+
+    >>> ignore_and_stop(StorageError("a.tar", "no such file"))
+    False
+    """
+    del exn
+    return False
+
+
+def warn_and_continue(exn: Exception) -> bool:
+    """Leave out what the exception hit, warn, and go on.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True, action="always") as caught:
+    ...     warn_and_continue(StorageError("a.tar", "no such file"))
+    True
+    >>> str(caught[0].message)
+    "StorageError('a.tar', 'no such file')"
+    """
+    warnings.warn(repr(exn), stacklevel=2)
+    return True
+
+
+def warn_and_stop(exn: Exception) -> bool:
+    """End at the exception, and warn."""
+    warnings.warn(repr(exn), stacklevel=2)
+    return False
