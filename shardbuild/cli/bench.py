@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from shardbuild.bench.session import (
 )
 from shardbuild.bench.workloads import Scene
 from shardbuild.cli import options
+from shardbuild.cli.stopping import ended_by_sigterm
 from shardbuild.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     _print(machine_record(machine) if args.json else machine_line(machine))
     missed = 0
     names = args.workloads or WORKLOADS
-    with _ended_by_sigterm(), contextlib.ExitStack() as stack:
+    with ended_by_sigterm(), contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch_folder(args.folder))
         if any(WORKLOADS[name].starts_python for name in names):
             stack.enter_context(kept_bytecode(Path(folder) / "bytecode"))
@@ -132,16 +131,6 @@ def run(args: argparse.Namespace) -> int:
             _print_result(result, as_json=args.json)
             missed += sum(not verdict.is_met for verdict in result.verdicts)
     return 1 if args.strict and missed else 0
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Leave by an exception, so that no gigabytes stay behind in memory."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
