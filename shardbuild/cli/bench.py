@@ -47,10 +47,12 @@ shardbuild's own floors whether it was met.
 
 Exit status 0: measured; 1: something failed, or, with --strict, a floor was missed."""
 
+EXAMPLES = ("read-small --samples 200 --rounds 1",)
+
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the arguments of ``shardbuild bench``."""
-    parser = options.make_parser("bench", DESCRIPTION)
+    parser = options.make_parser("bench", DESCRIPTION, *EXAMPLES)
     count = options.argument_type(options.parse_count)
     parser.add_argument(
         "workloads",

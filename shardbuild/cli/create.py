@@ -83,7 +83,7 @@ def _planned(args: argparse.Namespace) -> Iterator[Sample]:
         if not line.strip():
             continue
         where = f"{args.plan}:{number}"
-        name, _, source = line.strip().replace("\t", " ", 1).partition(" ")
+        name, source = [*line.strip().split(None, 1), ""][:2]
         key, field = _split_name(where, name)
         if sample and sample["__key__"] != key:
             yield sample
@@ -91,7 +91,7 @@ def _planned(args: argparse.Namespace) -> Iterator[Sample]:
         if field in sample:
             raise KeyRuleError(where, f"its field {field!r} comes twice", key)
         sample["__key__"] = key
-        sample[field] = _content(args, where, source.strip())
+        sample[field] = _content(args, where, source)
     if sample:
         yield sample
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import subprocess
 from typing import TYPE_CHECKING
@@ -21,9 +22,9 @@ from shardbuild.storage import remove
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from shardbuild.storage import StorageOptions
+    from shardbuild.shards.samples import Sample
 
 __all__ = ["parse", "run"]
 
@@ -75,6 +76,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="the first shard's number (default: 0)",
     )
     parser.add_argument(
+        "--maxshards",
+        type=options.COUNT,
+        metavar="N",
+        help="end after N shards, whatever comes then",
+    )
+    parser.add_argument(
         "-p",
         "--post",
         metavar="COMMAND",
@@ -100,6 +107,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+class _EnoughError(Exception):
+    """No more shards are wanted, and the next sample would begin one."""
+
+
 def run(args: argparse.Namespace) -> int:
     """Write the shards and tell how many."""
     is_bare = args.only_shards or args.delete
@@ -108,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         _checked(args.output),
         args.maxcount,
         args.maxsize,
-        _post(args.post, storage_options, deletes=args.delete) if args.post else None,
+        post=lambda url: _post(args, url),
         start=args.start,
         manifest=not is_bare,
         write_index=not is_bare,
@@ -117,8 +128,7 @@ def run(args: argparse.Namespace) -> int:
         storage_options=storage_options,
     )
     with told_of_rekey(), open_samples(args) as samples, writer:
-        for sample in choose(args, samples):
-            writer.write(sample)
+        _write_all(writer, choose(args, samples), args.maxshards)
     num_samples = sum(shard.num_samples for shard in writer.shards)
     shards = count_of(len(writer.shards), "shard")
     print(printable(f"{args.output}: {count_of(num_samples, 'sample')} in {shards}"))
@@ -140,21 +150,38 @@ def _checked(pattern: str) -> str:
     return pattern
 
 
-def _post(
-    command: str, storage_options: StorageOptions | None, *, deletes: bool
-) -> Callable[[str], None]:
-    """Return what runs a command of the caller's on each shard."""
+def _write_all(
+    writer: ShardWriter, samples: Iterable[Sample], maxshards: int | None
+) -> None:
+    """Write samples until they end, or would begin a shard too many."""
+    post = writer.post
 
-    def post(url: str) -> None:
-        text = command.replace("%s", shlex.quote(url))
-        # A shell is what --post means; the shard's name is quoted for it.
-        status = subprocess.run(  # noqa: S602
-            text, shell=True, check=False, stdin=subprocess.DEVNULL
-        ).returncode
-        if status != 0:
-            problem = f"--post ended with exit status {status}: {text}"
-            raise PipeError(url, problem)
-        if deletes:
-            remove(url, storage_options=storage_options)
+    def end_if_enough(url: str) -> None:
+        if post is not None:
+            post(url)
+        if len(writer.shards) == maxshards:
+            raise _EnoughError
 
-    return post
+    # Called where a shard is ended for the next sample's sake, before it is written.
+    writer.post = end_if_enough
+    try:
+        with contextlib.suppress(_EnoughError):
+            for sample in samples:
+                writer.write(sample)
+    finally:
+        writer.post = post
+
+
+def _post(args: argparse.Namespace, url: str) -> None:
+    """Run the caller's command on a shard."""
+    if args.post is None:
+        return
+    text = args.post.replace("%s", shlex.quote(url))
+    # A shell is what --post means; the shard's name is quoted for it.
+    status = subprocess.run(  # noqa: S602
+        text, shell=True, check=False, stdin=subprocess.DEVNULL
+    ).returncode
+    if status != 0:
+        raise PipeError(url, f"--post ended with exit status {status}: {text}")
+    if args.delete:
+        remove(url, storage_options=options.storage_options(args))

@@ -74,10 +74,11 @@ def read_in_order(
 
 def _fill(channel: _Channel, opener: Opener) -> None:
     """Put the samples of a source into a channel, and then how it ended."""
+    batch: list[Sample] = []
+    num_bytes = 0
+    ending: BaseException | None = None
     try:
         with opener() as samples:
-            batch: list[Sample] = []
-            num_bytes = 0
             for sample in samples:
                 batch.append(sample)
                 num_bytes += _size(sample)
@@ -85,11 +86,10 @@ def _fill(channel: _Channel, opener: Opener) -> None:
                     if not channel.put(batch, num_bytes):
                         return
                     batch, num_bytes = [], 0
-            channel.put(batch, num_bytes)
     except BaseException as error:  # noqa: BLE001 - raised again where it is read
-        channel.end(error)
-    else:
-        channel.end(None)
+        ending = error
+    channel.put(batch, num_bytes)
+    channel.end(ending)
 
 
 def _size(sample: Sample) -> int:
@@ -111,14 +111,17 @@ class _Channel:
     def put(self, batch: list[Sample], num_bytes: int) -> bool:
         """Hand on a batch; False if no more is wanted."""
         with self._changed:
-            self._changed.wait_for(self._has_room)
+            self._changed.wait_for(
+                lambda: (
+                    self._is_closed
+                    or not self._batches
+                    or self._held + num_bytes <= self._max_bytes
+                )
+            )
             self._batches.append((batch, num_bytes))
             self._held += num_bytes
             self._changed.notify_all()
             return not self._is_closed
-
-    def _has_room(self) -> bool:
-        return self._is_closed or not self._batches or self._held < self._max_bytes
 
     def end(self, error: BaseException | None) -> None:
         """Say that no more comes, and why."""
