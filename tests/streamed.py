@@ -6,10 +6,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardbuild import ShardWriter, read_samples
-from shardbuild.shards.samples import Sample
+
+if TYPE_CHECKING:
+    from shardbuild.shards.samples import Sample
 
 ROOT = Path(__file__).parents[1]
 

@@ -35,7 +35,7 @@ class TestFields:
         assert chosen == {"__key__": "n01/7", "a": b"J", "b": b"J"}
 
     def test_a_missing_field_is_an_error_that_says_what_there_is(self):
-        with pytest.raises(SampleError, match="'png' or 'bmp'.*it has: jpg cls txt"):
+        with pytest.raises(SampleError, match="it has: jpg cls txt"):
             choose_fields(SAMPLE, parse_fields("image:png,bmp"))
 
     def test_or_the_sample_stays_behind_or_goes_without(self):
@@ -134,8 +134,11 @@ class TestKeyFormat:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "a", "{", "{key.__class__}", "{record!r}", "{record:{record}d}", "{0}"]
-        + ["{key[0]}", "{other}", "{:999d}", "{key:>9}", "{{}}", "{record:x}"],
+        [
+            *("", "a", "{", "{key.__class__}", "{record!r}", "{record:{record}d}"),
+            *("{0}", "{key[0]}", "{other}", "{:999d}", "{key:>9}", "{{}}"),
+            "{record:x}",
+        ],
     )
     def test_nothing_else_is_one(self, text):
         with pytest.raises(ValueError, match="is no key format"):

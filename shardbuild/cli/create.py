@@ -144,9 +144,12 @@ def open_lines(url: str, storage_options: StorageOptions | None) -> Iterator[byt
         StorageError: It cannot be read.
     """
     with gopen(url, "rb", storage_options=storage_options) as stream:
-        raw = cast("io.RawIOBase", stream)
-        for line in io.BufferedReader(raw, _CUT_BYTES):
-            yield line.removesuffix(b"\n")
+        lines = io.BufferedReader(cast("io.RawIOBase", stream), _CUT_BYTES)
+        try:
+            for line in lines:
+                yield line.removesuffix(b"\n")
+        finally:
+            lines.detach()
 
 
 def _texts(url: str, storage_options: StorageOptions | None) -> Iterator[str]:
