@@ -143,7 +143,8 @@ class TestPipelinesOfTarproc:
     def test_sort_by_class_and_shuffle(self, tmp_path):
         said = run_shell(
             "shardbuild sort - -s cls -t int "
-            "< testdata/imagenet-000000.tar > _sorted.tar && shardbuild table -c 3 -f 'cls wnid.txt' --no-header _sorted.tar",
+            "< testdata/imagenet-000000.tar > _sorted.tar && "
+            "shardbuild table -c 3 -f 'cls wnid.txt' --no-header _sorted.tar",
             tmp_path,
         )
         assert said == b"10\t0\tn0\n33\t1\tn23\n37\t3\tn27\n"
@@ -157,7 +158,8 @@ class TestPipelinesOfTarproc:
         for workers in ("", "-p 8"):
             run_shell(
                 f"shardbuild proc - {workers} "
-                "-C 'for f in *.png; do echo . >> $f; done' < testdata/imagenet-000000.tar > _out.tar",
+                "-C 'for f in *.png; do echo . >> $f; done' "
+                "< testdata/imagenet-000000.tar > _out.tar",
                 tmp_path,
             )
             assert {s["png"] for s in samples_of("_out.tar")} == {b"\x89PNG.\n"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from contextlib import contextmanager
-from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,11 +14,10 @@ from hypothesis import strategies as st
 from shardbuild.streams.together import (
     read_in_order,
     read_in_turns,
-    read_weighted,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
 
     from shardbuild.shards.samples import Sample
 
@@ -125,44 +123,3 @@ class TestInTurns:
         assert [next(read)["__key__"] for _ in range(4)] == ["0/0", "1/0", "2/0", "0/1"]
         read.close()
         assert sources.num_open == 0
-
-
-def repeated(key: str, count: int) -> Generator[Sample]:
-    for _ in range(count):
-        yield {"__key__": key}
-
-
-class TestWeighted:
-    def streams(self, *sizes: int):
-        return [repeated(f"{n}", size) for n, size in enumerate(sizes)]
-
-    def test_all_come_and_the_same_seed_gives_the_same_order(self):
-        draws = [
-            keys_of(read_weighted(self.streams(40, 10), [3.0, 1.0], Random(5)))
-            for _ in range(2)
-        ]
-        assert draws[0] == draws[1]
-        assert Counter(draws[0]) == {"0": 40, "1": 10}
-        other = keys_of(read_weighted(self.streams(40, 10), [3.0, 1.0], Random(6)))
-        assert other != draws[0]
-
-    def test_weights_are_proportions(self):
-        streams = self.streams(10_000, 10_000)
-        read = read_weighted(streams, [9.0, 1.0], Random(0))
-        drawn = Counter(next(read)["__key__"] for _ in range(5000))
-        assert drawn["0"] == pytest.approx(4500, abs=150)
-
-    def test_it_may_end_with_the_first_that_is_empty(self):
-        streams = self.streams(3, 1000)
-        read = keys_of(
-            read_weighted(streams, [1.0, 1.0], Random(0), stops_at_first=True)
-        )
-        assert Counter(read)["0"] == 3
-        assert len(read) < 100
-
-    def test_leaving_early_closes_the_streams(self):
-        streams = self.streams(5, 5)
-        read = read_weighted(streams, [1.0, 1.0], Random(0))
-        next(read)
-        read.close()
-        assert [next(stream, None) for stream in streams] == [None, None]

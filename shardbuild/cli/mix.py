@@ -21,7 +21,6 @@ from shardbuild.cli.streaming import (
 )
 from shardbuild.errors import UsageError
 from shardbuild.storage import read_bytes
-from shardbuild.streams.together import read_weighted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -130,16 +129,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the samples and copy them."""
+    from shardbuild.streams.mixing import random_samples
+
     sets = _load(args)
     streams = [_stream(args, number, one) for number, one in enumerate(sets)]
-    mixed = read_weighted(
-        streams,
-        [one.weight for one in sets],
-        random.Random(args.seed),
-        stops_at_first=args.until == "first",
-    )
+    weights = [one.weight for one in sets]
     with ExitStack() as stack:
-        stack.callback(mixed.close)
+        for stream in streams:
+            stack.callback(stream.close)
+        mixed = random_samples(
+            streams, weights, longest=args.until == "all", seed=args.seed
+        )
         write_samples(args, choose(args, mixed, shuffler(args)))
     return 0
 

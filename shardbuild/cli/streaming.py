@@ -79,9 +79,9 @@ def add_source_options(
     parser.add_argument(
         "--producers",
         type=options.COUNT,
-        default=1,
         metavar="N",
-        help="how many writers send to a ZMQ url: it ends after the last (default: 1)",
+        help="how many writers send to ZMQ urls: they end after the last (default: 1, "
+        "or one for each url that is connected to)",
     )
     parser.add_argument(
         "--timeout",

@@ -139,8 +139,8 @@ def _table_lines(args: argparse.Namespace, samples: Iterable[Sample]) -> Iterato
 
 def _csv_line(cells: Iterable[str]) -> str:
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="").writerow(cells)
-    return stream.getvalue()
+    csv.writer(stream, lineterminator="\r\n").writerow(cells)  # quotes both signs
+    return stream.getvalue().removesuffix("\r\n")
 
 
 def _json_lines(args: argparse.Namespace, samples: Iterable[Sample]) -> Iterator[str]:

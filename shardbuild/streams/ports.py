@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shardbuild.shards.index import index_url
 from shardbuild.shards.reader import read_samples
@@ -66,7 +66,7 @@ def open_source(
     *,
     storage_options: StorageOptions | None = None,
     key_rule: KeyRule = "first-dot",
-    num_producers: int = 1,
+    num_producers: int | None = None,
     timeout: float | None = None,
 ) -> Iterator[Iterator[Sample]]:
     """Open a url to read samples from; closed early, it wants no more of them.
@@ -76,7 +76,8 @@ def open_source(
             that are read as one.
         storage_options: what to pass on to fsspec.
         key_rule: where the key of a member's name ends.
-        num_producers: how many writers a ZMQ url hears before it ends.
+        num_producers: how many writers a ZMQ url hears before it ends; by default
+            one, or one for each url that it connects to.
         timeout: seconds without a message on ZMQ that are an error; None waits.
 
     Raises:
@@ -110,7 +111,7 @@ def open_sink(
     url: str,
     *,
     storage_options: StorageOptions | None = None,
-    output_mode: str = "random",
+    output_mode: Literal["random", "round_robin"] = "random",
     seed: int = 0,
     **options: Any,
 ) -> Iterator[Sink]:

@@ -1,4 +1,4 @@
-"""Several iterators of samples as one: one after the other, in turns, by weights."""
+"""Several iterators of samples as one: one after the other, or in turns."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
-    from random import Random
 
     from shardbuild.shards.samples import Sample
 
     Opener = Callable[[], AbstractContextManager[Iterator[Sample]]]
 
-__all__ = ["read_in_order", "read_in_turns", "read_weighted"]
+__all__ = ["read_in_order", "read_in_turns"]
 
 BUFFER_BYTES = 64 << 20
 """Most bytes that are read before they are wanted, but for one sample a source."""
@@ -178,39 +177,3 @@ def read_in_turns(sources: Iterable[Opener], num_open: int) -> Generator[Sample]
 def _opened(opener: Opener) -> Generator[Sample]:
     with opener() as samples:
         yield from samples
-
-
-def read_weighted(
-    streams: Sequence[Generator[Sample]],
-    weights: Sequence[float],
-    rng: Random,
-    *,
-    stops_at_first: bool = False,
-) -> Generator[Sample]:
-    """Draw each sample from one of the streams, by weight, until all are empty.
-
-    >>> from random import Random
-    >>> streams = [(c for c in "aaaaaa"), (c for c in "bb")]
-    >>> "".join(read_weighted(streams, [3, 1], Random(0)))
-    'bbaaaaaa'
-
-    Args:
-        streams: what is drawn from; each is closed at the end.
-        weights: how often each is drawn from, in proportion.
-        rng: decides which.
-        stops_at_first: end when one that is drawn from is empty.
-    """
-    left = list(zip(streams, weights, strict=True))
-    try:
-        while left:
-            (at,) = rng.choices(range(len(left)), [weight for _, weight in left])
-            for sample in left[at][0]:
-                yield sample
-                break
-            else:
-                if stops_at_first:
-                    return
-                del left[at]
-    finally:
-        for stream in streams:
-            stream.close()
