@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shlex
 import socket
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,11 @@ def test_examples_run(name, tmp_path):
     examples = examples_of(name)
     assert examples
     assert all(example.startswith(f"shardbuild {name} ") for example in examples)
-    run_shell(" &&\n".join(examples), tmp_path)
+    for example in examples:
+        if set(example) & set("|<>"):
+            run_shell(example, tmp_path)
+        else:
+            assert main(shlex.split(example)[1:]) == 0
 
 
 def test_examples_of_the_network_run_together(tmp_path):
@@ -93,7 +98,7 @@ class TestPipelinesOfTarproc:
 
     def test_show(self, tmp_path):
         said = run_shell("shardbuild show - < testdata/imagenet-000000.tar", tmp_path)
-        assert b"  10\n    cls          1 B  0\n" in said
+        assert b"  10\n    cls       1 B  0\n" in said
 
     def test_first(self, tmp_path):
         line = "shardbuild first -f wnid.txt testdata/imagenet-000000.tar -S __key__=18"
@@ -131,8 +136,6 @@ class TestPipelinesOfTarproc:
         assert [len(samples_of(path)) for path in shards] == [60, 60, 60]
 
     def test_a_table_of_many_shards_read_by_a_command(self, tmp_path):
-        run_shell("cp testdata/imagenet-000000.tar i-0000.tar", tmp_path)
-        run_shell("tar --delete -f i-0000.tar 10.cls && true", tmp_path)
         said = run_shell(
             "shardbuild cat 'pipe:cat testdata/imagenet-{000000..000000}.tar' | "
             "shardbuild table - -f cls --no-header | sed 2q",
@@ -147,7 +150,9 @@ class TestPipelinesOfTarproc:
             "shardbuild table -c 3 -f 'cls wnid.txt' --no-header _sorted.tar",
             tmp_path,
         )
-        assert said == b"10\t0\tn0\n33\t1\tn23\n37\t3\tn27\n"
+        rows = sorted((i * 37 % 50, i) for i in range(40))[:3]
+        lines = [f"{i + 10}\t{cls}\tn{i}\n" for cls, i in rows]
+        assert said.decode() == "".join(lines)
         run_shell(
             "shardbuild shuffle - < testdata/imagenet-000000.tar > _mixed.tar", tmp_path
         )

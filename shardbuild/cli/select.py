@@ -51,7 +51,7 @@ GREP_EXAMPLES = (
     "'^n01/' a-000000.tar -o n01.tar",
     "-k cls '^[37]$' a.json -v -o others.tar",
 )
-FIRST_EXAMPLES = ("a.json -S cls=3", "a.json -S cls=3 -S '__key__~7$' --field txt")
+FIRST_EXAMPLES = ("a.json -S cls=3", "a.json -S cls=3 -S '__key__~^n01/' --field txt")
 
 CONDITION = options.argument_type(parse_condition)
 REGEX = options.argument_type(parse_regex)
