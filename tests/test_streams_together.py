@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from shardbuild.streams.together import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from shardbuild.shards.samples import Sample
 
@@ -33,8 +35,8 @@ class Sources:
         self._data = b"x" * num_bytes
         self._lock = threading.Lock()
 
-    def openers(self) -> list[Callable[[], contextmanager[Iterator[Sample]]]]:
-        return [lambda i=i: self._open(i) for i in range(len(self.sizes))]
+    def openers(self) -> list[Callable[[], AbstractContextManager[Iterator[Sample]]]]:
+        return [partial(self._open, i) for i in range(len(self.sizes))]
 
     @contextmanager
     def _open(self, number: int) -> Iterator[Iterator[Sample]]:
