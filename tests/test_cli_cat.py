@@ -117,6 +117,19 @@ class TestCat:
         assert samples_of("a-000000.tar") == numbered(5)
         assert load_index("a-000000.tar") is None
 
+    def test_a_missing_shard_is_an_error_or_told(self, capsys):
+        argv = ["cat", "a-{000000..000002}.tar", "-p", "2", "-o", "x.tar"]
+        assert main(argv) == 1
+        assert capsys.readouterr().err.startswith("shardbuild: a-000002.tar: ")
+        assert main([*argv, "--allow-missing"]) == 0
+        told = "shardbuild: a-000002.tar: is missing: left out\n"
+        assert capsys.readouterr().err == told
+        assert samples_of("x.tar") == numbered(100)
+
+    def test_a_percent_sign_is_no_pattern(self):
+        assert main(["cat", "a-000000.tar", "-c", "1", "-o", "100%done%20d.tar"]) == 0
+        assert samples_of("100%done%20d.tar") == numbered(1)
+
     def test_a_damaged_input_publishes_nothing(self, tmp_path, capsys):
         whole = (tmp_path / "a-000001.tar").read_bytes()
         (tmp_path / "a-000001.tar").write_bytes(whole[:40_000])

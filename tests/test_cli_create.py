@@ -39,6 +39,12 @@ class TestCreate:
         assert main(argv) == 0
         assert samples_of("x.tar") == [{"__key__": "a", "jpg": b"\xff\xd8\0"}]
 
+    def test_a_file_whose_name_is_like_a_command(self, tmp_path):
+        (tmp_path / "plan.txt").write_text("a.jpg file:pipe:7\nb.jpg 7.jpg\n")
+        argv = ["create", "plan.txt", "--dir", "photos", "-o", "x.tar"]
+        assert main(argv) == 0
+        assert [s["jpg"] for s in samples_of("x.tar")] == [b"odd", b"\xff\xd8\0"]
+
     def test_commands_run_only_when_that_is_permitted(self, tmp_path, capsys):
         (tmp_path / "plan.txt").write_text(
             "a.txt text:x\nb.txt pipe:touch ran; echo hi"
@@ -67,6 +73,8 @@ class TestCreate:
         [
             ("README photos/7.jpg", "plan.txt:1: 'README' is no part of a sample"),
             (".a.txt text:x", "hidden"),
+            ("a.txt -", "plan.txt:1: names '-'"),
+            ("a.x\0 text:1", "plan.txt:1: sample 'a': its field"),
             ("a.txt", "plan.txt:1: names no source"),
             ("a.txt nowhere.txt", "nowhere.txt: "),
             ("a.txt text:1\na.TXT text:2", "plan.txt:2: sample 'a': its field 'txt'"),

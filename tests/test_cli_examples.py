@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NETWORK = ("send", "recv")
+STREAMS = (
+    *("cat", "mix", "split", "sort", "shuffle", "grep", "proc", "create", "lines"),
+    *("table", "from-table", "send", "recv"),
+)
+SHARED = (
+    *("-o", "--output", "-c", "--count", "--slice", "-f", "--fields", "-F"),
+    *("--field-mode", "-R", "--rekey", "--storage-option", "--debug"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +74,14 @@ def test_examples_run(name, tmp_path):
             run_shell(example, tmp_path)
         else:
             assert main(shlex.split(example)[1:]) == 0
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_options_are_called_alike_everywhere(name, capsys):
+    assert main([name, "--help"]) == 0
+    said = capsys.readouterr().out
+    for option in SHARED:
+        assert f" {option} " in said, option
 
 
 def test_examples_of_the_network_run_together(tmp_path):

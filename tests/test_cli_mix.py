@@ -79,6 +79,15 @@ def test_commands_in_a_spec_run_only_when_that_is_permitted(tmp_path, capsys):
     assert mix(tmp_path, spec, "--allow-pipe") == keys_of("b.tar")
 
 
+def test_missing_shards_of_a_set_may_be_permitted(tmp_path, capsys):
+    spec = [{"shards": ["b.tar", "c.tar"], "allow_missing": True}]
+    assert mix(tmp_path, spec) == keys_of("b.tar")
+    assert capsys.readouterr().err == "shardbuild: c.tar: is missing: left out\n"
+    spec[0]["allow_missing"] = False
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    assert main(["mix", "spec.json", "-o", "x.tar"]) == 1
+
+
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
@@ -93,6 +102,7 @@ def test_commands_in_a_spec_run_only_when_that_is_permitted(tmp_path, capsys):
         ([{"shards": "a.tar", "probability": 2}], "at most 1"),
         ([{"shards": "a.tar", "nrepeats": 0}], "'nrepeats' is a whole number"),
         ([{"shards": "a.tar", "shuffle": 1.5}], "'shuffle'"),
+        ([{"shards": "a.tar", "allow_missing": 1}], "'allow_missing' is true or"),
         ([{"shards": "a.tar", "rename": {}}], "has 'rename': known are"),
     ],
 )

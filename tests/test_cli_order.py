@@ -86,6 +86,16 @@ class TestSort:
         assert main(["sort", "empty.tar", "-o", "x.tar"]) == 0
         assert samples_of("x.tar") == []
 
+    def test_missing_shards_may_be_permitted(self, capsys):
+        argv = ["sort", "a-000000.tar", "nowhere.tar", "-o", "x.tar"]
+        assert main(argv) == 1
+        for more in ([], ["-R", "{key}"]):
+            capsys.readouterr()
+            assert main([*argv, "--allow-missing", *more]) == 0
+            told = "shardbuild: nowhere.tar: is missing: left out\n"
+            assert capsys.readouterr().err == told
+            assert keys_of("x.tar") == sorted(keys_of("a-000000.tar"))
+
     @pytest.mark.parametrize(
         "argv",
         [["-t", "date"], ["-o", "x-%06d.tar"], ["--tmpdir", "nowhere"], ["-p", "0"]],

@@ -18,7 +18,7 @@ from shardbuild.cli.streaming import (
 from shardbuild.errors import KeyRuleError, StorageError, UsageError
 from shardbuild.shards.framing import extension_problem
 from shardbuild.shards.samples import skip_reason, split_member
-from shardbuild.storage import expand_urls, gopen, join_url
+from shardbuild.storage import expand_urls, gopen, join_url, local_path
 from shardbuild.streams.choosing import parse_key_format
 
 if TYPE_CHECKING:
@@ -112,14 +112,27 @@ def _content(args: argparse.Namespace, where: str, source: str) -> bytes:
         return source.removeprefix("text:").encode("utf-8", "surrogateescape")
     if not source:
         raise StorageError(where, "names no source after the member's name")
-    if source.startswith("pipe:"):
-        if not args.allow_pipe:
-            raise UsageError(where, f"names {source!r}: --allow-pipe permits that")
-        return read_source(source, options.storage_options(args))
-    return read_source(
-        join_url(args.dir, source) if args.dir else source,
-        options.storage_options(args),
-    )
+    if source == "-":
+        raise StorageError(where, "names '-', which is no file")
+    if source.startswith("pipe:") and not args.allow_pipe:
+        raise UsageError(where, f"names {source!r}: --allow-pipe permits that")
+    url = _in_folder(args.dir, source)
+    return read_source(url, options.storage_options(args))
+
+
+def _in_folder(folder: str, source: str) -> str:
+    """The url of a source of a plan: ``file:`` takes a name as it is.
+
+    >>> _in_folder("d", "a.txt"), _in_folder("d", "file:pipe:7"), _in_folder("d", "/a")
+    ('d/a.txt', 'file:d/pipe:7', '/a')
+    """
+    if not folder:
+        return source
+    path = source.removeprefix("file:")
+    is_relative = path != source and not path.startswith("/")
+    if is_relative and local_path(folder) is not None:
+        return f"file:{local_path(folder)}/{path}"
+    return join_url(folder, source)
 
 
 def read_source(url: str, storage_options: StorageOptions | None) -> bytes:

@@ -6,7 +6,7 @@ import argparse
 import math
 import random
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.cli import options
@@ -38,6 +38,7 @@ SPEC is a YAML or JSON file with a list; each entry has
   probability  of a sample to be taken at all (default: 1)
   nrepeats     how many times the set is read (default: 1)
   shuffle      the size of a shuffle buffer of its own (default: none)
+  allow_missing  true: go on without shards that are not there
 The seed and the sets decide the order. Nothing in the file is executed: pipe: and -
 only with --allow-pipe."""
 
@@ -53,6 +54,7 @@ class MixSource:
     probability: float = 1.0
     nrepeats: int = 1
     shuffle: int | None = None
+    allow_missing: bool = False
 
 
 def parse_mix(document: Any) -> list[MixSource]:
@@ -73,7 +75,7 @@ def _parse_source(number: int, document: Any) -> MixSource:
     where = f"set {number}"
     if not isinstance(document, dict) or not document.get("shards"):
         raise ValueError(f"{where} has no 'shards'")
-    known = ("shards", "weight", "probability", "nrepeats", "shuffle")
+    known = [field.name for field in fields(MixSource)]
     unknown = [str(name) for name in document if name not in known]
     if unknown:
         raise ValueError(f"{where} has {unknown[0]!r}: known are {', '.join(known)}")
@@ -87,7 +89,11 @@ def _parse_source(number: int, document: Any) -> MixSource:
     shuffle = document.get("shuffle")
     if shuffle is not None:
         shuffle = _whole(shuffle, f"{where}: 'shuffle'")
-    return MixSource(tuple(shards), weight, probability, nrepeats, shuffle)
+    missing = document.get("allow_missing", False)
+    if not isinstance(missing, bool):
+        problem = f"'allow_missing' is true or false, not {missing!r}"
+        raise ValueError(f"{where}: {problem}")  # noqa: TRY004 - one kind for all
+    return MixSource(tuple(shards), weight, probability, nrepeats, shuffle, missing)
 
 
 def _number(value: Any, what: str, most: float) -> float:
@@ -162,8 +168,10 @@ def _load(args: argparse.Namespace) -> list[MixSource]:
 def _stream(args: argparse.Namespace, number: int, one: MixSource) -> Generator[Sample]:
     """The samples of one set, as often as they are wanted."""
     rng = random.Random(f"{args.seed}/{number}")
+    its = argparse.Namespace(**vars(args))
+    its.allow_missing = args.allow_missing or one.allow_missing
     for _ in range(one.nrepeats):
-        with open_samples(args, one.shards) as samples:
+        with open_samples(its, one.shards) as samples:
             taken = (s for s in samples if one.probability >= 1 or _hits(rng, one))
             mine = argparse.Namespace(shuffle=one.shuffle, seed=rng.getrandbits(64))
             shuffled = shuffler(mine)

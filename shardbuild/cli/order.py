@@ -22,7 +22,8 @@ from shardbuild.cli.streaming import (
     add_source_options,
     check_is_one,
     choose,
-    source_options,
+    is_left_out,
+    open_one,
     told_of_rekey,
     write_samples,
 )
@@ -141,9 +142,8 @@ def run(args: argparse.Namespace) -> int:
     ):
         urls = _as_files(args, folder)
         ordered = f"{folder}/ordered-%06d.tar"
-        report = _order(args, urls, ordered)
-        samples = _read(args, ordered % 0, report.num_written)
-        write_samples(args, choose(args, samples))
+        num_samples = _order(args, urls, ordered).num_written if urls else 0
+        write_samples(args, choose(args, _read(args, ordered % 0, num_samples)))
     return 0
 
 
@@ -157,6 +157,8 @@ def _as_files(args: argparse.Namespace, folder: str) -> list[str]:
     files: list[str] = []
     numbers = count()
     for number, url in enumerate(expand_sources(args.urls, storage_options)):
+        if is_left_out(args, url):
+            continue
         if args.rekey is not None or protocol_of(url) in (None, "pipe"):
             is_stream = True
         else:
@@ -176,7 +178,7 @@ def _spool(
     writer = ShardWriter(
         pattern, maxsize=1e9, manifest=False, checksum=False, key_rule=args.key_rule
     )
-    with open_source(url, **source_options(args)) as samples, writer:
+    with open_one(args, url) as samples, writer:
         for sample in samples:
             if args.rekey is None:
                 writer.write(sample)

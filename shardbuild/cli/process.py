@@ -34,7 +34,7 @@ from shardbuild.streams.choosing import parse_regex
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from concurrent.futures import Future
 
     from shardbuild.shards.samples import Sample
@@ -159,8 +159,10 @@ def run(args: argparse.Namespace) -> int:
         open_samples(args) as samples,
         _Commands(args) as commands,
     ):
-        made = commands.run_all(choose(_inputs(args), samples))
-        write_samples(args, choose(_outputs(args), made))
+        with contextlib.closing(
+            commands.run_all(choose(_inputs(args), samples))
+        ) as made:
+            write_samples(args, choose(_outputs(args), made))
         if commands.num_skipped:
             told = count_of(commands.num_skipped, "sample")
             warn(f"{told} skipped: the command failed")
@@ -201,7 +203,7 @@ class _Commands:
         self._stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def run_all(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+    def run_all(self, samples: Iterator[Sample]) -> Generator[Sample]:
         """What the command makes of the samples, in their order."""
         under_way: deque[Future[list[Sample] | None]] = deque()
         pool = ThreadPoolExecutor(self._args.parallel)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from shardbuild.cli import options
 from shardbuild.cli.preview import preview
 from shardbuild.cli.printing import count_of, print_json, printable
-from shardbuild.cli.streaming import FIELDS, add_source_options, source_options
+from shardbuild.cli.streaming import FIELDS, add_source_options, open_one
 from shardbuild.codecs.encoders import encode_field
 from shardbuild.streams.choosing import choose_fields
-from shardbuild.streams.ports import expand_sources, open_source
+from shardbuild.streams.ports import expand_sources
 
 if TYPE_CHECKING:
     import argparse
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Print the samples."""
     for url in expand_sources(args.urls, options.storage_options(args)):
-        with open_source(url, **source_options(args)) as samples:
+        with open_one(args, url) as samples:
             _show(args, url, samples)
     return 0
 

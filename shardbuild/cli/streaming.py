@@ -11,9 +11,9 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.cli import options
-from shardbuild.cli.printing import count_of
+from shardbuild.cli.printing import count_of, printable
 from shardbuild.errors import KeyRuleError, UsageError
-from shardbuild.storage import protocol_of
+from shardbuild.storage import exists, protocol_of
 from shardbuild.streams.choosing import (
     choose_fields,
     parse_fields,
@@ -39,6 +39,8 @@ __all__ = [
     "add_output_option",
     "add_source_options",
     "choose",
+    "is_left_out",
+    "open_one",
     "open_samples",
     "source_options",
     "write_samples",
@@ -47,7 +49,7 @@ __all__ = [
 FIELDS = options.argument_type(parse_fields)
 KEY_FORMAT = options.argument_type(parse_key_format)
 SLICE = options.argument_type(parse_slice)
-_PATTERN = re.compile(r"%0?\d*d")
+_PATTERN = re.compile(r"%(?:0\d+d|d(?![a-z]))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,11 @@ def add_source_options(
         type=options.argument_type(_parse_seconds),
         metavar="SECONDS",
         help="fail when a ZMQ url is silent so long (default: wait)",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="go on without shards that are not there, and say so",
     )
 
 
@@ -183,13 +190,35 @@ def open_samples(
     # Several ZMQ urls are one source: whoever writes to one waits for no other.
     sources: list[str | list[str]] = [network] if found == network else [*found]
     sources = sources[shards] if shards else sources
-    openers = [partial(open_source, url, **source_options(args)) for url in sources]
+    openers = [partial(open_one, args, url) for url in sources]
     if in_turns > 1:
         stream = read_in_turns(openers, in_turns)
     else:
         stream = read_in_order(openers, parallel)
     with closing(stream):
         yield stream
+
+
+@contextmanager
+def open_one(
+    args: argparse.Namespace, url: str | list[str]
+) -> Iterator[Iterator[Sample]]:
+    """Open a source; nothing instead of one that is missing, where it may be."""
+    if isinstance(url, str) and is_left_out(args, url):
+        yield iter(())
+        return
+    with open_source(url, **source_options(args)) as samples:
+        yield samples
+
+
+def is_left_out(args: argparse.Namespace, url: str) -> bool:
+    """Whether a shard is missing, and may be; then it is told."""
+    if not args.allow_missing or is_network(url) or protocol_of(url) in (None, "pipe"):
+        return False
+    if exists(url, storage_options=options.storage_options(args)):
+        return False
+    warn(f"{printable(url)}: is missing: left out")
+    return True
 
 
 def choose(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from shardbuild.shards.index import index_url
 from shardbuild.shards.reader import read_samples
 from shardbuild.shards.writer import TarWriter
-from shardbuild.storage import expand_urls, protocol_of, remove
+from shardbuild.storage import exists, expand_urls, protocol_of, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,4 +148,6 @@ def open_sink(
     ) as tar:
         yield tar
         if protocol_of(url) not in {None, "pipe"}:
-            remove(index_url(url), storage_options=storage_options)
+            beside = index_url(url)
+            if exists(beside, storage_options=storage_options):
+                remove(beside, storage_options=storage_options)
