@@ -52,7 +52,9 @@ def test_the_end_comes_when_all_producers_have_ended(tmp_path):
 def test_a_silent_source_is_an_error(tmp_path, capsys):
     argv = ["recv", f"zpull+ipc://{tmp_path}/socket", "--timeout", "0.2", "-o", "x.tar"]
     assert main(argv) == 1
-    assert capsys.readouterr().err.startswith("shardbuild: ")
+    said = capsys.readouterr().err
+    assert "zpull+ipc" in said
+    assert "0.2" in said
     assert not (tmp_path / "x.tar").exists()
 
 
