@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from shardbuild.bench.session import (
 from shardbuild.bench.shards import add_arguments, measure_shards
 from shardbuild.bench.workloads import Scene
 from shardbuild.cli import options
+from shardbuild.cli.stopping import ended_by_sigterm
 from shardbuild.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -50,10 +49,12 @@ shardbuild's own floors whether it was met.
 
 Exit status 0: measured; 1: something failed, or, with --strict, a floor was missed."""
 
+EXAMPLES = ("read-small --samples 200 --rounds 1",)
+
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the arguments of ``shardbuild bench``."""
-    parser = options.make_parser("bench", DESCRIPTION)
+    parser = options.make_parser("bench", DESCRIPTION, *EXAMPLES)
     count = options.argument_type(options.parse_count)
     parser.add_argument(
         "workloads",
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     _print(machine_record(machine) if args.json else machine_line(machine))
     missed = 0
     names = args.workloads or WORKLOADS
-    with _ended_by_sigterm(), contextlib.ExitStack() as stack:
+    with ended_by_sigterm(), contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch_folder(args.folder))
         if any(WORKLOADS[name].starts_python for name in names):
             stack.enter_context(kept_bytecode(Path(folder) / "bytecode"))
@@ -154,16 +155,6 @@ def _measure_urls(args: argparse.Namespace) -> int:
     ):
         _print(speed.to_json() if args.json else f"{speed}\n")
     return 0
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Leave by an exception, so that no gigabytes stay behind in memory."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,11 @@ out/train.json.
 
 The same command given again goes on where the last one stopped."""
 
+EXAMPLES = (
+    "a.json 'shuffled/a-%06d.tar' --order shuffle --seed 7 --maxcount 20",
+    "photos 'photos-%06d.tar' --plan",
+)
+
 Group = argparse._ArgumentGroup
 
 
@@ -90,7 +95,7 @@ OPTIONS = (
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = options.make_parser("convert", DESCRIPTION)
+    parser = options.make_parser("convert", DESCRIPTION, *EXAMPLES)
     parser.add_argument("src", nargs="+", metavar="SRC", help="what to read")
     parser.add_argument("dst", metavar="DST", help="the shards to write")
     _add_content_options(parser.add_argument_group("what is written"))

@@ -47,6 +47,8 @@ for several shards or with --manifest, the manifest of all of them.
 Each shard is read once, and all is checked that reading checks. The manifest is
 written last; where another one is, nothing is done unless --overwrite is given."""
 
+EXAMPLES = ("'b-{0..1}.tar'",)
+
 _SHARD_NUMBER = re.compile(
     r"\d+(?:-of-\d+)?(?=[^\d/]*\.(?:tar|tar\.gz|tar\.zst|tar\.bz2|tar\.xz|tgz)$)"
 )
@@ -71,7 +73,7 @@ PEERS = {
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the arguments of ``shardbuild index``."""
-    parser = options.make_parser("index", DESCRIPTION)
+    parser = options.make_parser("index", DESCRIPTION, *EXAMPLES)
     parser.add_argument(
         "urls", nargs="+", metavar="URL", help="shards (globs, braces, @FILE)"
     )

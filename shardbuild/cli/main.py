@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
 import shardbuild
-from shardbuild.errors import ShardbuildError, UsageError
+from shardbuild.errors import ShardbuildError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,10 +39,15 @@ class Command:
 
     module: str
     summary: str
+    name: str = ""
+    """What the command is in a module of several."""
 
     def load(self) -> CommandModule:
         """Import the command's module, and with it what the command needs."""
-        return cast("CommandModule", importlib.import_module(self.module))
+        module = importlib.import_module(self.module)
+        return cast(
+            "CommandModule", getattr(module, self.name) if self.name else module
+        )
 
 
 COMMANDS = {
@@ -53,6 +58,36 @@ COMMANDS = {
         "shardbuild.cli.verify", "read shards again and name every difference"
     ),
     "show": Command("shardbuild.cli.show", "show samples of shards"),
+    "first": Command(
+        "shardbuild.cli.select", "show the first sample that is as asked", "FIRST"
+    ),
+    "grep": Command(
+        "shardbuild.cli.select", "keep the samples in which a regex is found", "GREP"
+    ),
+    "cat": Command(
+        "shardbuild.cli.cat", "join, cut, thin out, rename and mix up samples"
+    ),
+    "mix": Command("shardbuild.cli.mix", "draw samples from several sets by weights"),
+    "split": Command("shardbuild.cli.split", "cut samples into shards"),
+    "sort": Command("shardbuild.cli.order", "sort samples by a field", "SORT"),
+    "shuffle": Command(
+        "shardbuild.cli.order", "put samples in a random order", "SHUFFLE"
+    ),
+    "proc": Command("shardbuild.cli.process", "run a command on each sample's files"),
+    "create": Command(
+        "shardbuild.cli.create", "make samples of a list of names and sources", "CREATE"
+    ),
+    "lines": Command(
+        "shardbuild.cli.create", "make a sample of each line of a text", "LINES"
+    ),
+    "table": Command(
+        "shardbuild.cli.tables", "write fields as a table: tsv, csv or json", "TABLE"
+    ),
+    "from-table": Command(
+        "shardbuild.cli.tables", "make a sample of each row of a table", "FROM_TABLE"
+    ),
+    "send": Command("shardbuild.cli.network", "send samples over ZMQ", "SEND"),
+    "recv": Command("shardbuild.cli.network", "receive samples over ZMQ", "RECV"),
     "index": Command(
         "shardbuild.cli.index", "write indexes and a manifest for shards of others"
     ),
@@ -82,9 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError as error:
-        return READER_GONE if _reader_is_gone() else _failed(error)
     except Exception as error:
+        if _is_broken_pipe(error) and _reader_is_gone():
+            return READER_GONE
         if "--debug" in arguments:
             raise
         return _failed(error)
@@ -135,6 +170,15 @@ def _say(text: str) -> None:
     """Write one line to stderr, of which no character moves the cursor."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     print(f"shardbuild: {line}", file=sys.stderr)
+
+
+def _is_broken_pipe(error: Exception) -> bool:
+    """Whether it is about a pipe that nobody reads, as we or the system say it."""
+    return isinstance(error, BrokenPipeError) or (
+        isinstance(error, StorageError)
+        and error.url == "-"
+        and isinstance(error.__cause__, BrokenPipeError)
+    )
 
 
 def _reader_is_gone() -> bool:

@@ -78,11 +78,19 @@ COUNT = argument_type(parse_count)
 SIZE = argument_type(parse_bytes)
 
 
-def make_parser(command: str, description: str) -> argparse.ArgumentParser:
-    """Make the parser of one command; no option may be shortened."""
+def make_parser(
+    command: str, description: str, *examples: str
+) -> argparse.ArgumentParser:
+    """Make the parser of one command; no option may be shortened.
+
+    Each of ``examples`` is what is written after ``shardbuild`` and the command's
+    name, and maybe more after a pipe sign.
+    """
+    lines = "".join(f"\n  shardbuild {command} {example}" for example in examples)
     return argparse.ArgumentParser(
         prog=f"shardbuild {command}",
         description=description,
+        epilog=f"examples:{lines}" if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

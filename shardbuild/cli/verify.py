@@ -21,10 +21,12 @@ With a manifest: that each shard it lists is there, has the samples, bytes and
 sha256 it says, and that no key comes twice in the data set. Without one: that
 each shard is whole and well formed. Exit status 0: nothing found; 1: something."""
 
+EXAMPLES = ("a.json", "'a-{000000..000001}.tar' --json")
+
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the arguments of ``shardbuild verify``."""
-    parser = options.make_parser("verify", DESCRIPTION)
+    parser = options.make_parser("verify", DESCRIPTION, *EXAMPLES)
     parser.add_argument(
         "urls", nargs="+", metavar="URL", help="a manifest, or shards (globs, braces)"
     )

@@ -35,7 +35,8 @@ class ShardWriter:
         maxsize: bytes of a shard's tar on disk, at most, before compression: headers,
             padding and end blocks count. A sample that is larger has its own shard.
         post: called with the url of each shard once it is published.
-        **kw: ``write_index`` and ``manifest`` (True), and what ``TarWriter`` takes.
+        **kw: ``write_index`` and ``manifest`` (True), ``start`` (the first shard's
+            number, 0), and what ``TarWriter`` takes.
 
     >>> with ShardWriter("memory://doc/set-%06d.tar", maxcount=2) as writer:
     ...     for i in range(3):
@@ -66,8 +67,10 @@ class ShardWriter:
         self.shards: list[ShardFacts] = []
         """What is known of the shards published so far."""
         has_beside = protocol_of(pattern) not in {None, "pipe"}
+        self._has_beside = has_beside
         self._write_index = bool(kw.pop("write_index", True)) and has_beside
         self._write_manifest = bool(kw.pop("manifest", True)) and has_beside
+        self._start = int(kw.pop("start", 0))
         self._storage = {"storage_options": kw.get("storage_options")}
         self._kw = kw
         names = ("user", "group", "mode", "encoder", "keep_meta", "key_rule")
@@ -150,11 +153,11 @@ class ShardWriter:
         if not self.shards and self._write_manifest:
             # From here on, one of what was here before would not be true.
             remove(manifest_url(self.pattern), **self._storage)
-        return TarWriter(self.pattern % len(self.shards), **self._kw)
+        return TarWriter(self.pattern % (self._start + len(self.shards)), **self._kw)
 
     def _end_shard(self, shard: TarWriter) -> None:
         self._stream = None
-        if self._write_index:
+        if self._has_beside:
             remove(index_url(shard.url), **self._storage)
         shard.close()
         self.shards.append(shard.facts)
