@@ -192,7 +192,7 @@ def test_every_spec_gives_its_own_shape_type_and_mode(eight, floats, pillow, sha
     assert decode_image(data, "pil").mode == "RGB"
 
 
-@pytest.mark.parametrize("spec", ["RGB8", "rgb9", "", "torchrgb"])
+@pytest.mark.parametrize("spec", ["RGB8", "rgb9", "", "torchpil", "numpy"])
 def test_an_unknown_spec_is_refused(spec):
     with pytest.raises(ValueError, match="no image spec"):
         decode_image(PHOTO.read_bytes(), spec)

@@ -24,6 +24,6 @@ pip install 'shardbuild[all]'
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
+        if error.name not in (module, module.partition(".")[0]):
             raise  # it is installed, and something that it needs is not
         raise MissingExtraError(wanted_by, package, extra) from error

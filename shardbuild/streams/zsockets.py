@@ -166,8 +166,10 @@ class Outlet(_End):
         self._is_local = url.transport == "ipc"
         self._subscribed = False
         self._has_ended = False
-        wait = _SLICE_MS if timeout is None else min(_SLICE_MS, int(timeout * 1000))
-        self._socket.set(self._zmq.SNDTIMEO, wait)
+        self._slice_ms = _SLICE_MS
+        if timeout is not None:
+            self._slice_ms = min(_SLICE_MS, int(timeout * 1000))
+        self._socket.set(self._zmq.SNDTIMEO, self._slice_ms)
 
     def send(self, frame: bytes) -> None:
         """Send a frame; waits while the reader's queue and ours are full.
@@ -231,7 +233,7 @@ class Outlet(_End):
     def _has_reader(self) -> bool:
         self._update()
         if not self._peers.have_come:
-            self._monitor.poll(_SLICE_MS)
+            self._monitor.poll(self._slice_ms)
         return self._peers.have_come
 
     def _has_subscriber(self) -> bool:
@@ -241,7 +243,7 @@ class Outlet(_End):
         if was_subscribed and not self._subscribed:
             raise StorageError(self.url, "its last subscriber went away before the end")
         if not self._subscribed:
-            self._socket.poll(_SLICE_MS, self._zmq.POLLIN)
+            self._socket.poll(self._slice_ms, self._zmq.POLLIN)
         return self._subscribed
 
     def _check_reader(self) -> None:
