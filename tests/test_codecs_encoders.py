@@ -18,15 +18,14 @@ from shardbuild.codecs.decoders import (
     decode_field,
     decode_sample,
     decoders,
-    trusting_decoders,
 )
 from shardbuild.codecs.encoders import (
     encode_field,
     encode_sample,
     encoders,
-    trusting_encoders,
 )
 from shardbuild.codecs.images import IMAGE_EXTENSIONS
+from shardbuild.codecs.trusted import trusting_decoders, trusting_encoders
 from shardbuild.errors import DecodeError, EncodeError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)

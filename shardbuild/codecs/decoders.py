@@ -8,7 +8,6 @@ Nothing is unpickled without ``allow_pickle=True``.
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,6 @@ __all__ = [
     "decode_sample",
     "decoder_of",
     "decoders",
-    "trusting_decoders",
 ]
 
 _NO_URL = "<memory>"
@@ -80,19 +78,16 @@ decoders: dict[str, Callable[[bytes], Any]] = {
 }
 """The decoder of each extension (lower case) except the pictures'."""
 
-trusting_decoders: dict[str, Callable[[bytes], Any]] = {
-    **dict.fromkeys(("pyd", "pickle", "pkl"), pickle.loads),
-    "pth": partial(decode_pth, allow_pickle=True),
-}
-"""Those that are used instead with ``allow_pickle=True``."""
-
 
 def decoder_of(
     name: str, *, allow_pickle: bool = False
 ) -> Callable[[bytes], Any] | None:
     """Look up the decoder of an extension's last component, in lower case."""
-    if allow_pickle and name in trusting_decoders:
-        return trusting_decoders[name]
+    if allow_pickle:
+        from shardbuild.codecs.trusted import trusting_decoders
+
+        if name in trusting_decoders:
+            return trusting_decoders[name]
     return decoders.get(name)
 
 

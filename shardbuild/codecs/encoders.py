@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import operator
-import pickle
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,6 @@ __all__ = [
     "handler_name",
     "packed_name",
     "refuse_pickle",
-    "trusting_encoders",
 ]
 
 _NO_URL = "<memory>"
@@ -121,11 +119,6 @@ encoders: dict[str, Callable[[Any], bytes]] = {
 }
 """The encoder of each extension (lower case): takes a value, raises ValueError."""
 
-trusting_encoders: dict[str, Callable[[Any], bytes]] = dict.fromkeys(
-    ("pyd", "pickle", "pkl"), pickle.dumps
-)
-"""Those that are used instead with ``allow_pickle=True``."""
-
 
 def encode_field(
     extension: str,
@@ -154,8 +147,7 @@ def encode_field(
     name, num_packed = packed_name(extension)
     encode: Callable[[Any], bytes] = encode_text
     if not isinstance(value, str):
-        encode = encoders.get(name, _refuse)
-        encode = trusting_encoders.get(name, encode) if allow_pickle else encode
+        encode = _encoder_of(name, allow_pickle=allow_pickle)
     try:
         data = encode(value)
         for _ in range(num_packed):
@@ -166,6 +158,15 @@ def encode_field(
         problem = f"field {extension!r}: {error}"
         raise EncodeError(url or _NO_URL, problem, key) from error
     return data
+
+
+def _encoder_of(name: str, *, allow_pickle: bool) -> Callable[[Any], bytes]:
+    if allow_pickle:
+        from shardbuild.codecs.trusted import trusting_encoders
+
+        if name in trusting_encoders:
+            return trusting_encoders[name]
+    return encoders.get(name, _refuse)
 
 
 def _refuse(value: Any) -> bytes:
