@@ -362,6 +362,31 @@ def test_n_writers_that_are_not_ours_end_a_reader_once(context, eof):
         assert list(reader) == []
 
 
+@pytest.mark.parametrize(("writes", "kind"), [("zpush", zmq.PULL), ("zrpub", zmq.SUB)])
+def test_what_is_on_the_wire_is_one_frame_a_sample_and_one_for_the_end(
+    context, writes, kind
+):
+    with context.socket(kind) as reader:
+        if kind == zmq.SUB:
+            reader.setsockopt(zmq.SUBSCRIBE, b"")
+        port = reader.bind_to_random_port("tcp://127.0.0.1")
+        writing = Writing(MultiWriter(f"{writes}://127.0.0.1:{port}"), [SAMPLE] * 2)
+        frames = [reader.recv_multipart() for _ in range(3)]
+        writing.join()
+    assert frames == [[SAMPLE_FRAME], [SAMPLE_FRAME], [EOF_FRAME]]
+
+
+def test_after_the_end_nothing_is_sent(tmp_path):
+    (place,) = places("ipc", tmp_path)
+    with Connection(f"zpull+ipc://{place}", timeout=LIMIT) as reader:
+        with MultiWriter(f"zpush+ipc://{place}", timeout=LIMIT) as writer:
+            writer.send_eof()
+            writer.send_eof()
+            with pytest.raises(StorageError, match="told that no more will come"):
+                writer.write(SAMPLE)
+        assert list(reader) == []
+
+
 def test_a_writer_that_has_connected_is_waited_for_though_one_was_asked_for(context):
     with (
         Connection("zpull://127.0.0.1:*", timeout=LIMIT) as reader,
@@ -608,8 +633,13 @@ def test_a_closed_end_says_so_and_closes_twice(tmp_path):
 def test_urls_can_be_added_later_and_a_topic_chosen(context, tmp_path):
     (place,) = places("ipc", tmp_path)
     with Connection(timeout=LIMIT) as reader:
-        reader.connect(f"zrsub+ipc://{place}", topic=SAMPLE_FRAME[:9].decode("latin-1"))
+        reader.connect(f"zsub+ipc://{place}", topic=SAMPLE_FRAME[:1])
         assert reader.endpoints == [f"ipc://{place}"]
+        with Connection(timeout=LIMIT) as writer:
+            writer.connect(f"zpub+ipc://{place}")
+            writer.write({**SAMPLE, "a third": b"field"})
+            writer.write(SAMPLE)
+        assert list(reader) == [SAMPLE]
     sub = zmq_make(context, "zsub+ipc://@x")
     assert (sub.type, sub.get(zmq.LINGER)) == (zmq.SUB, 0)
     zmq_connect(sub, [f"zsub+ipc://{place}", f"zsub+ipc://{place}2"], "x")

@@ -140,7 +140,11 @@ class MultiWriter:
                 raise
 
     def connect(
-        self, urls: str | Sequence[str], topic: str = "", *, noexpand: bool = False
+        self,
+        urls: str | Sequence[str],
+        topic: str | bytes = "",
+        *,
+        noexpand: bool = False,
     ) -> None:
         """Add urls to write to; ``topic`` is for readers, and no matter here.
 
@@ -296,7 +300,11 @@ class Connection:
         return [] if end is None else list(end.endpoints)
 
     def connect(
-        self, urls: str | Sequence[str], topic: str = "", *, noexpand: bool = False
+        self,
+        urls: str | Sequence[str],
+        topic: str | bytes = "",
+        *,
+        noexpand: bool = False,
     ) -> None:
         """Add urls; ``topic`` is what a subscriber's messages begin with.
 
@@ -372,7 +380,7 @@ class Connection:
             )
         return self._writer
 
-    def _read_from(self, url: ZmqUrl, topic: str) -> None:
+    def _read_from(self, url: ZmqUrl, topic: str | bytes) -> None:
         if self._inlet is None:
             self._inlet = Inlet(
                 url,

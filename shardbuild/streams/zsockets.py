@@ -29,6 +29,7 @@ HIGH_WATER = 100
 
 _SLICE_MS = 200  # how long ZMQ waits before we look at the connections again
 _GRACE_MS = 1000  # what a broken connection had sent may come a moment after the news
+_EOF_START = EOF_FRAME[:-1]
 _EVENTS = (
     *("ACCEPTED", "CONNECTED", "DISCONNECTED", "HANDSHAKE_FAILED_NO_DETAIL"),
     *("HANDSHAKE_FAILED_PROTOCOL", "HANDSHAKE_FAILED_AUTH"),
@@ -79,11 +80,14 @@ def zmq_make(
     return socket
 
 
-def zmq_connect(socket: Any, urls: str | Sequence[str], topic: str = "") -> list[str]:
+def zmq_connect(
+    socket: Any, urls: str | Sequence[str], topic: str | bytes = ""
+) -> list[str]:
     """Connect or bind a socket to a url, or to each of several.
 
     Gives the endpoints, with the port that was chosen where a url asks for any
-    (``zpull://127.0.0.1:*``). ``topic`` is what a subscriber's messages begin with.
+    (``zpull://127.0.0.1:*``). ``topic`` is what a subscriber's messages begin with,
+    but for those that tell the end: they come whatever it is.
 
     Raises:
         StorageError: the address cannot be bound or connected to.
@@ -96,7 +100,9 @@ def zmq_connect(socket: Any, urls: str | Sequence[str], topic: str = "") -> list
         parsed = parse_zmq_url(url)
         try:
             if parsed.scheme.socket == "SUB":
-                socket.set(zmq.SUBSCRIBE, topic.encode())
+                start = topic.encode() if isinstance(topic, str) else topic
+                for subscribed in (start, _EOF_START) if start else (start,):
+                    socket.set(zmq.SUBSCRIBE, subscribed)
             (socket.bind if parsed.scheme.binds else socket.connect)(parsed.endpoint)
         except zmq.ZMQError as error:
             verb = "bound" if parsed.scheme.binds else "connected to"
@@ -120,7 +126,7 @@ class _End:
             wanted = (getattr(self._zmq, f"EVENT_{event}") for event in _EVENTS)
             self._monitor = self._socket.get_monitor_socket(sum(wanted))
 
-    def connect(self, urls: Sequence[str], topic: str = "") -> None:
+    def connect(self, urls: Sequence[str], topic: str | bytes = "") -> None:
         self.endpoints += zmq_connect(self._socket, urls, topic)
 
     def _update(self) -> None:
@@ -164,7 +170,7 @@ class Outlet(_End):
         self.publishes = url.scheme.socket == "PUB"
         self._shares = url.scheme == ("PUSH", True)
         self._is_local = url.transport == "ipc"
-        self._subscribed = False
+        self._topics: set[bytes] = set()
         self._has_ended = False
         self._slice_ms = _SLICE_MS
         if timeout is not None:
@@ -175,9 +181,11 @@ class Outlet(_End):
         """Send a frame; waits while the reader's queue and ours are full.
 
         Raises:
-            StorageError: the reader went away, or did not take anything for
-                ``timeout`` seconds.
+            StorageError: the reader went away, did not take anything for
+                ``timeout`` seconds, or was told the end.
         """
+        if self._has_ended:
+            raise StorageError(self.url, "its reader was told that no more will come")
         if self.publishes:
             self._await(self._has_subscriber, "no subscriber came")
         try:
@@ -237,14 +245,15 @@ class Outlet(_End):
         return self._peers.have_come
 
     def _has_subscriber(self) -> bool:
-        was_subscribed = self._subscribed
+        had_topics = bool(self._topics)
         while self._socket.get(self._zmq.EVENTS) & self._zmq.POLLIN:
-            self._subscribed = self._socket.recv()[:1] == b"\1"
-        if was_subscribed and not self._subscribed:
+            told = self._socket.recv()
+            (self._topics.add if told[:1] == b"\1" else self._topics.discard)(told[1:])
+        if had_topics and not self._topics:
             raise StorageError(self.url, "its last subscriber went away before the end")
-        if not self._subscribed:
+        if not self._topics:
             self._socket.poll(self._slice_ms, self._zmq.POLLIN)
-        return self._subscribed
+        return bool(self._topics)
 
     def _check_reader(self) -> None:
         self._update()
