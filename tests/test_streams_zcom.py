@@ -468,6 +468,24 @@ def test_a_writer_that_is_killed_is_an_error_and_no_end(
                 reader.recv()
 
 
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_a_writer_that_is_killed_in_full_flow_is_an_error(transport, tmp_path):
+    """Queues are full, here and in the kernel, when it dies."""
+    (place,) = places(transport, tmp_path)
+    with (
+        Connection(f"zpull+{transport}://{place}", timeout=LIMIT) as reader,
+        subprocess.Popen(
+            [sys.executable, "-c", PRODUCER, f"zpush+{transport}://{place}", "1000000"],
+            stdin=subprocess.PIPE,
+        ) as producer,
+    ):
+        assert keys_of(reader, 500) == [str(number) for number in range(500)]
+        producer.kill()
+        producer.wait()
+        with pytest.raises(StorageError, match="1 of 1 producers broke off"):
+            collections.deque(reader, maxlen=0)
+
+
 def test_a_writer_that_is_killed_beside_one_that_ends_is_an_error(tmp_path):
     (place,) = places("tcp", tmp_path)
     with Connection(f"zpull://{place}", timeout=LIMIT) as reader:
