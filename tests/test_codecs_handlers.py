@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import webdataset.autodecode
 
-from shardbuild.codecs.audiovideo import torch_audio, torch_video
 from shardbuild.codecs.encoders import encode_field, encode_sample
 from shardbuild.codecs.handlers import (
     Continue,
@@ -22,7 +19,7 @@ from shardbuild.codecs.handlers import (
     imagehandler,
 )
 from shardbuild.codecs.packing import gzip
-from shardbuild.errors import DecodeError, MissingExtraError, UsageError
+from shardbuild.errors import DecodeError, UsageError
 
 PIXELS = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
 
@@ -89,80 +86,6 @@ def test_the_basic_handlers_take_what_has_a_decoder_and_no_part_of_it():
     with pytest.raises(ValueError, match="allow_pickle"):
         basichandlers(".pkl", pickle.dumps(1))
     assert basichandlers(".pkl", pickle.dumps(1), allow_pickle=True) == 1
-
-
-@pytest.mark.parametrize(
-    ("handler", "key", "package"),
-    [
-        (torch_video, ".a.MP4", "'torchvision': pip install 'shardbuild[video]'"),
-        (torch_audio, ".flac", "'torchaudio': pip install 'shardbuild[audio]'"),
-    ],
-)
-def test_sound_and_films_need_an_extra(handler, key, package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package.split("'")[1], None)
-    with pytest.raises(MissingExtraError) as caught:
-        handler(key, b"")
-    assert package in str(caught.value)
-    with pytest.raises(MissingExtraError):
-        Decoder([handler])({key[1:]: b""})
-    for other in (".mp", ".x", ".fla", "mp4.txt", ".wavx"):
-        assert handler(other, b"") is None
-
-
-THIRD_PARTY = """
-def read(path, **options):
-    with open(path, "rb") as stream:
-        return path, options, stream.read()
-"""
-
-
-THIRD_PARTY = """
-def read_video(path, pts_unit):
-    with open(path, "rb") as stream:
-        return path, pts_unit, stream.read()
-
-def load(path):
-    return read_video(path, None)
-"""
-
-
-@pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """Make a package with a text in a module: what is not installed here."""
-
-    def make(package, module, text):
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "__init__.py").touch()
-        (tmp_path / package / f"{module}.py").write_text(text)
-        for name in (package, f"{package}.{module}"):
-            monkeypatch.setitem(sys.modules, name, None)
-            del sys.modules[name]
-        monkeypatch.syspath_prepend(str(tmp_path))
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("handler", "key", "module", "unit"),
-    [
-        (torch_video, "a.webm", "torchvision.io", "sec"),
-        (torch_audio, "a.WAV", "torchaudio.__init__", None),
-    ],
-)
-def test_sound_and_films_are_read_from_a_file_that_is_gone_after(
-    handler, key, module, unit, stand_in
-):
-    stand_in(*module.split("."), THIRD_PARTY)
-    path, given, data = Decoder([handler])({key: b"film"})[key]
-    assert (given, data) == (unit, b"film")
-    assert path.endswith(f"field.{key.lower()[2:]}")
-    assert not Path(path).parent.exists()
-
-
-def test_a_torchvision_that_reads_no_films_is_an_error_that_says_so(stand_in):
-    stand_in("torchvision", "io", "")
-    with pytest.raises(MissingExtraError, match=r"torchvision with io\.read_video"):
-        torch_video(".mp4", b"")
 
 
 # -- the decoder ------------------------------------------------------------
