@@ -74,13 +74,16 @@ class Reading:
     """A thread that reads to the end: `join` gives what it read."""
 
     def __init__(self, url):
-        self.found = None
+        self.found = []
+        self.has_begun = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(url,))
         self._thread.start()
 
     def _run(self, url):
         with Connection(url, timeout=LIMIT) as reader:
-            self.found = list(reader)
+            for sample in reader:
+                self.found.append(sample)
+                self.has_begun.set()
 
     def join(self):
         self._thread.join()
@@ -400,6 +403,42 @@ def test_a_writer_that_has_connected_is_waited_for_though_one_was_asked_for(cont
         other.send(SAMPLE_FRAME)
         other.send(EOF_FRAME)
         assert list(reader) == [SAMPLE]
+
+
+def test_readers_that_share_one_url_are_each_told_the_end(tmp_path):
+    """As long as none of them is behind."""
+    (place,) = places("ipc", tmp_path)
+    readings = [Reading(f"zrpull+ipc://{place}") for _ in range(2)]
+    sent = 0
+    with Connection(f"zrpush+ipc://{place}", timeout=LIMIT) as writer:
+        for reading in readings:
+            while not reading.has_begun.wait(0.1) and sent < 90:
+                writer.write(SAMPLE)
+                sent += 1
+    found = [reading.join() for reading in readings]
+    assert all(found)
+    assert len(found[0]) + len(found[1]) == sent
+
+
+def test_a_linger_ends_the_wait_for_a_reader_that_does_not_read(tmp_path):
+    (place,) = places("ipc", tmp_path)
+    with Connection(f"zpull+ipc://{place}", high_water=1, timeout=LIMIT) as reader:
+        with MultiWriter(f"zpush+ipc://{place}", linger=50, timeout=LIMIT) as writer:
+            for sample in numbered(20, bin=bytes(1 << 20)):
+                writer.write(sample)
+        with pytest.raises(StorageError, match="broke off before the end"):
+            collections.deque(reader, maxlen=0)
+
+
+def test_a_close_waits_for_a_reader_to_come_or_says_that_none_did(tmp_path):
+    (place,) = places("ipc", tmp_path)
+    writer = MultiWriter(f"zpush+ipc://{place}", timeout=0.05)
+    writer.write(SAMPLE)
+    with pytest.raises(StorageError, match=r"no reader came for 0\.05 seconds"):
+        writer.close()
+    writer.close()
+    with MultiWriter(f"zpush+ipc://{place}", linger=10) as writer:
+        writer.write(SAMPLE)
 
 
 def test_an_end_without_samples_is_an_end(tmp_path):
