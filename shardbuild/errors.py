@@ -11,6 +11,7 @@
     │   ├── DecodeError       a field has no decoder, or its bytes are damaged
     │   ├── TransformError    the job raised
     │   └── KeyRuleError      what would be written could not be read back
+    ├── TenbinError           a ``.ten`` buffer is damaged, or cannot hold a value
     ├── ManifestError         a manifest or an index is damaged or does not fit
     ├── PlanError             a plan does not fit, or cannot be made
     │   └── UsageError        options are out of range, or do not go together
@@ -47,6 +48,7 @@ __all__ = [
     "ShardError",
     "ShardbuildError",
     "StorageError",
+    "TenbinError",
     "TransformError",
     "TruncatedShardError",
     "UsageError",
@@ -139,6 +141,14 @@ class TransformError(SampleError):
 
 class KeyRuleError(SampleError):
     """What would be written could not be read back as the same sample."""
+
+
+class TenbinError(ShardbuildError, ValueError):
+    """A ``.ten`` buffer is damaged, or cannot hold what it is given.
+
+    >>> str(TenbinError("a.ten", "is 3 bytes short"))
+    'a.ten: is 3 bytes short'
+    """
 
 
 class ManifestError(ShardbuildError):

@@ -1,8 +1,10 @@
-"""Arrays as .npy: numpy reads ours, we read numpy's, and damage is an error."""
+"""Arrays as .npy and .npz: numpy reads ours, we numpy's, and damage is an error."""
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
+import zipfile
 from io import BytesIO
 
 import numpy as np
@@ -11,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shardbuild.codecs.arrays import decode_npy, encode_npy
+from shardbuild.codecs import arrays as arrays_module
+from shardbuild.codecs.arrays import decode_npy, decode_npz, encode_npy, encode_npz
 from shardbuild.codecs.decoders import decode_field
 from shardbuild.errors import DecodeError
 
@@ -139,3 +142,77 @@ def test_any_bytes_give_an_array_or_a_decode_error(junk, keep):
     except DecodeError:
         return
     assert isinstance(value, np.ndarray)
+
+
+# -- npz --------------------------------------------------------------------
+
+
+@given(st.dictionaries(st.text("abc/.é", min_size=1), ARRAYS, max_size=3))
+def test_any_dict_of_arrays_round_trips_and_numpy_reads_it(arrays):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = encode_npz(arrays)
+        back = decode_npz(data)
+    theirs = np.load(BytesIO(data), allow_pickle=False)
+    assert theirs.files == list(back) == list(arrays)
+    for name, array in arrays.items():
+        for other in (back[name], theirs[name]):
+            assert other.dtype == array.dtype
+            assert other.shape == array.shape
+            assert other.tobytes() == array.tobytes()
+        assert back[name].flags.writeable
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_what_numpy_saves_is_read(save):
+    stream = BytesIO()
+    save(stream, np.arange(3), x=np.zeros((2, 2)))
+    back = decode_npz(stream.getvalue())
+    assert back["arr_0"].tolist() == [0, 1, 2]
+    assert back["x"].shape == (2, 2)
+
+
+def zipped(**members):
+    stream = BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name.replace("_", "."), data)
+    return stream.getvalue()
+
+
+def with_size(data, size):
+    """Tell another unpacked size in the directory of an archive of one member."""
+    at = data.index(b"PK\1\2") + 24
+    return data[:at] + size.to_bytes(4, "little") + data[at + 4 :]
+
+
+BOMB = zipped(x_npy=bytes(1 << 26))
+HOSTILE_NPZ = {
+    "no archive": (b"PK", "is no .npz"),
+    "empty": (b"", "is no .npz"),
+    "no array": (zipped(a_txt=b"x"), "'a.txt', which is no array"),
+    "a pickle": (zipped(x_npy=b"\x80\x04cos\nsystem\n"), "do not begin as .npy"),
+    "objects": (zipped(x_npy=HOSTILE["objects"][0]), "pickle is never read"),
+    "a lying header": (zipped(x_npy=HOSTILE["more than there is"][0]), "0 follow"),
+    "a lying size": (with_size(zipped(x_npy=WHOLE), 1 << 31), "too many"),
+    "a cut": (zipped(x_npy=WHOLE)[:-30], "is no .npz"),
+    "a wrong checksum": (zipped(x_npy=WHOLE).replace(b"x.npy", b"y.npy", 1), "differ"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_NPZ)
+def test_a_hostile_npz_is_an_error(case):
+    data, problem = HOSTILE_NPZ[case]
+    with pytest.raises(DecodeError, match=problem):
+        decode_field("npz", data)
+
+
+def test_an_npz_that_unpacks_to_too_much_is_refused_before_it_is(monkeypatch):
+    monkeypatch.setattr(arrays_module, "MAX_UNPACKED_BYTES", 1 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match="unpacks to 67108864 bytes: too many"):
+            decode_field("npz", BOMB)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

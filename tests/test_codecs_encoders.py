@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import pickle
+from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -10,72 +14,198 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardbuild.codecs.decoders import decode_field, decode_sample, decoders
-from shardbuild.codecs.encoders import encode_field, encode_sample, encoders
+from shardbuild.codecs.decoders import (
+    decode_field,
+    decode_sample,
+    decoders,
+)
+from shardbuild.codecs.encoders import (
+    encode_field,
+    encode_sample,
+    encoders,
+)
 from shardbuild.codecs.images import IMAGE_EXTENSIONS
+from shardbuild.codecs.trusted import trusting_decoders, trusting_encoders
 from shardbuild.errors import DecodeError, EncodeError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 COLOUR = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+CLEAR = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
 BLACK_AND_WHITE = np.array([[0, 255, 255], [255, 0, 0]], np.uint8)
+NUMBERS = {"b": [1, -2.5, None, True], "a": {"é": "ü"}}
+P5, P6 = b"P5\n4 3\n255\n", b"P6\n4 3\n255\n"
 
-# Extension: a value, what it is on storage (None: not looked at), how a picture is
-# decoded. Each of them must come back equal.
-TABLE: dict[str, tuple[Any, bytes | None, Any]] = {
-    "class": (3, b"3", None),
-    "cls": (-7, b"-7", None),
-    "cls2": (2**70, b"1180591620717411303424", None),
-    "count": (np.int64(5), b"5", None),
-    "id": (np.uint8(255), b"255", None),
-    "img": (COLOUR, b"P6\n4 3\n255\n" + COLOUR.tobytes(), "rgb8"),
-    "image": (GREY, b"P5\n4 3\n255\n" + GREY.tobytes(), "l8"),
-    "index": (0, b"0", None),
-    "inx": (True, b"1", None),
-    "jpeg": (np.full((16, 16), 200, np.uint8), None, "l8"),
-    "jpg": (np.full((16, 16, 3), 128, np.uint8), None, "rgb8"),
-    "jsn": ([1, 2.5, None, True, "é"], b'[1, 2.5, null, true, "\\u00e9"]', None),
-    "json": ({"b": {"a": []}, "a": ""}, b'{"b": {"a": []}, "a": ""}', None),
-    "npy": (np.array([[1, np.nan], [3, -0.0]]), None, None),
-    "pbm": (BLACK_AND_WHITE, b"P4\n3 2\n\x80\x60", "l8"),
-    "pgm": (GREY, b"P5\n4 3\n255\n" + GREY.tobytes(), "l8"),
-    "png": (COLOUR, None, "rgb8"),
-    "pnm": (GREY, b"P5\n4 3\n255\n" + GREY.tobytes(), "l8"),
-    "ppm": (COLOUR, b"P6\n4 3\n255\n" + COLOUR.tobytes(), "rgb8"),
-    "text": ("", b"", None),
-    "transcript": ("a\r\nb\0", b"a\r\nb\0", None),
-    "txt": ("Ünïcødé 🙂", "Ünïcødé 🙂".encode(), None),
+
+@dataclass(frozen=True)
+class Codec:
+    """What one extension encodes, and what it decodes to."""
+
+    value: Any
+    stored: bytes | None = None
+    """What it is on storage; None: not looked at."""
+    decoded: Any = None
+    """What comes back; None: the value itself."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of decoding: for a picture, its spec."""
+
+    @property
+    def expected(self):
+        return self.value if self.decoded is None else self.decoded
+
+    @property
+    def trust(self):
+        return {"allow_pickle": self.options.get("allow_pickle", False)}
+
+
+def picture(value, spec, stored=None):
+    return Codec(value, stored, options={"images": spec})
+
+
+TRUSTED = {"allow_pickle": True}
+
+# Every extension: encodes what, stored how, decodes to what.
+TABLE: dict[str, Codec] = {
+    # integers, also numpy's, to int
+    "class": Codec(3, b"3"),
+    "cls": Codec(-7, b"-7"),
+    "cls2": Codec(2**70, b"1180591620717411303424"),
+    "count": Codec(np.int64(5), b"5", 5),
+    "id": Codec(np.uint8(255), b"255", 255),
+    "index": Codec(0, b"0"),
+    "inx": Codec(True, b"1", 1),
+    # text to text
+    "htm": Codec("<p>", b"<p>"),
+    "html": Codec("<b>é</b>", "<b>é</b>".encode()),
+    "text": Codec("", b""),
+    "transcript": Codec("a\r\nb\0", b"a\r\nb\0"),
+    "txt": Codec("Ünïcødé 🙂", "Ünïcødé 🙂".encode()),
+    # trees of plain values, with lists for tuples
+    "jsn": Codec([1, 2.5, None, True, "é"], b'[1, 2.5, null, true, "\\u00e9"]'),
+    "json": Codec({"b": {"a": []}, "a": ""}, b'{"b": {"a": []}, "a": ""}'),
+    "cbor": Codec(
+        {"b": (1, b"\0"), 3: np.float32(0.5)},
+        b"\xa2\x61b\x82\x01\x41\0\x03\xfb\x3f\xe0" + bytes(6),
+        {"b": [1, b"\0"], 3: 0.5},
+    ),
+    "mp": Codec({"b": (1, b"\0"), 3: "é"}, None, {"b": [1, b"\0"], 3: "é"}),
+    "msg": Codec(NUMBERS, None),
+    "msgpack": Codec(
+        [1, np.int8(2), np.arange(2)], b"\x93\1\2\x92\0\1", [1, 2, [0, 1]]
+    ),
+    # arrays to arrays
+    "npy": Codec(np.array([[1, np.nan], [3, -0.0]])),
+    "npz": Codec({"x": GREY, "y/z": np.float32(2)}),
+    "ten": Codec([GREY, np.array(2, ">u4")], None, [GREY, np.array(2, "<u4")]),
+    "tenbin": Codec((GREY, COLOUR), None, [GREY, COLOUR]),
+    "tb": Codec(np.arange(3.0), None, [np.arange(3.0)]),
+    # anything to the same, for those who trust it
+    "pickle": Codec({1, 2}, None, options=TRUSTED),
+    "pkl": Codec(1j, None, options=TRUSTED),
+    "pyd": Codec((1, [2]), None, options=TRUSTED),
+    # pictures, arrays or Pillow's, to what the spec says
+    "bmp": picture(COLOUR, "rgb8"),
+    "gif": picture(GREY, "l8"),
+    "image": picture(GREY, "l8", P5 + GREY.tobytes()),
+    "img": picture(COLOUR, "rgb8", P6 + COLOUR.tobytes()),
+    "jfif": picture(np.full((16, 16), 100, np.uint8), "l8"),
+    "jpe": picture(np.full((16, 16), 50, np.uint8), "l8"),
+    "jpeg": picture(np.full((16, 16), 200, np.uint8), "l8"),
+    "jpg": picture(np.full((16, 16, 3), 128, np.uint8), "rgb8"),
+    "pbm": picture(BLACK_AND_WHITE, "l8", b"P4\n3 2\n\x80\x60"),
+    "pgm": picture(GREY, "l8", P5 + GREY.tobytes()),
+    "png": picture(COLOUR, "rgb8"),
+    "pnm": picture(GREY, "l8", P5 + GREY.tobytes()),
+    "ppm": picture(COLOUR, "rgb8", P6 + COLOUR.tobytes()),
+    "tif": picture(GREY, "l8"),
+    "tiff": picture(CLEAR, "rgba8"),
+    "webp": picture(CLEAR, "rgba8"),
 }
+
+WITHOUT_TORCH = {"pth"}  # in tests/test_codecs_torchdata.py
 
 
 def assert_same(value, expected):
+    assert type(value) is type(expected)
     if isinstance(expected, np.ndarray):
         assert value.dtype == expected.dtype
+        assert value.flags.writeable
         np.testing.assert_array_equal(value, expected)
+    elif isinstance(expected, list):
+        assert len(value) == len(expected)
+        for one, other in zip(value, expected, strict=True):
+            assert_same(one, other)
+    elif isinstance(expected, dict):
+        assert list(value) == list(expected)
+        for name in expected:
+            assert_same(
+                value[name],
+                np.asarray(expected[name])
+                if isinstance(expected[name], np.generic)
+                else expected[name],
+            )
     else:
         assert value == expected
 
 
 def test_the_table_has_every_extension_and_both_halves_know_the_same():
-    assert set(TABLE) == set(encoders)
+    assert set(TABLE) | WITHOUT_TORCH == set(encoders)
     assert set(encoders) == set(decoders) | IMAGE_EXTENSIONS
+    assert set(trusting_encoders) | WITHOUT_TORCH == set(trusting_decoders)
 
 
 @pytest.mark.parametrize("extension", TABLE)
 @pytest.mark.parametrize("prefix", ["", "left.", "A.b."])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".gz.gz"])
 @pytest.mark.parametrize("change_case", [str.lower, str.upper])
-def test_what_is_encoded_comes_back(extension, prefix, change_case):
-    value, stored, images = TABLE[extension]
-    name = prefix + change_case(extension)
-    data = encode_field(name, value)
-    assert stored is None or data == stored
+def test_what_is_encoded_comes_back(extension, prefix, suffix, change_case):
+    codec = TABLE[extension]
+    name = prefix + change_case(extension + suffix)
+    data = encode_field(name, codec.value, **codec.trust)
+    assert encode_field(name, codec.value, **codec.trust) == data
     assert type(data) is bytes
-    assert encode_field(name, value) == data
-    assert_same(decode_field(name, data, images=images), value)
+    assert_same(decode_field(name, data, **codec.options), codec.expected)
+    for _ in range(suffix.count("gz")):
+        data = gzip.decompress(data)
+    assert codec.stored is None or data == codec.stored
+
+
+@pytest.mark.parametrize("extension", ["pyd", "pickle", "x.PKL", "pkl.gz"])
+def test_pickle_is_neither_written_nor_read_unless_it_is_trusted(extension):
+    data = encode_field(extension, {1, 2}, allow_pickle=True)
+    with pytest.raises(EncodeError, match="allow_pickle=True"):
+        encode_field(extension, {1, 2})
+    with pytest.raises(DecodeError, match="allow_pickle=True"):
+        decode_field(extension, data)
+    sample = {"__key__": "a", extension: {1, 2}}
+    stored = encode_sample(sample, allow_pickle=True)
+    assert stored[extension] == data
+    with pytest.raises(DecodeError, match="allow_pickle=True"):
+        decode_sample(stored)
+    assert decode_sample(stored, allow_pickle=True) == sample
+
+
+class Explodes:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('code was run')",)
+
+
+@pytest.mark.parametrize("extension", sorted(decoders))
+def test_no_decoder_runs_code_by_default(extension):
+    bomb = pickle.dumps(Explodes())
+    array = np.empty(1, object)
+    array[0] = Explodes()
+    stream = BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    for data in (bomb, stream.getvalue()):
+        if extension in WITHOUT_TORCH:
+            continue
+        with pytest.raises(DecodeError):
+            decode_field(extension, data)
 
 
 @pytest.mark.parametrize(
     "extension",
-    ["", "t", "x", "xt", "s", "on", "js", "son", "txt.gz", "cls.bin", "jpgx", "txt."],
+    ["", "t", "x", "xt", "s", "on", "js", "son", "gz", "cls.bin", "jpgx", "txt."],
 )
 def test_part_of_an_extension_is_no_match(extension):
     assert decode_field(extension, b"1") == b"1"
@@ -83,7 +213,7 @@ def test_part_of_an_extension_is_no_match(extension):
         encode_field(extension, 1)
 
 
-@pytest.mark.parametrize("extension", [*TABLE, "bin"])
+@pytest.mark.parametrize("extension", [*TABLE, "bin", "txt.gz"])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_bytes_pass_through_whatever_the_extension(extension, kind):
     data = encode_field(extension, kind(b"\x00\xff"))
@@ -144,8 +274,19 @@ REFUSED = [
     ("txt", "\ud800", "surrogates not allowed"),
     ("json", {"x": float("nan")}, "not JSON compliant"),
     ("json", {"x": float("inf")}, "not JSON compliant"),
-    ("json", {1, 2}, "a set is no JSON"),
-    ("json", b"{}".hex, "is no JSON"),
+    ("json", {1, 2}, "a set is none of its types"),
+    ("json", b"{}".hex, "is none of its types"),
+    ("htm", 3, "a int is no text"),
+    ("ten", [[True]], "type bool"),
+    ("ten", "no".__len__, "type object"),
+    ("mp", {1, 2}, "a set is none of its types"),
+    ("mp", 2**64, "a int is none of its types"),
+    ("cbor", object(), "a object is none of its types"),
+    ("npz", [1], "a list is no dict of arrays by name"),
+    ("npz", {1: [1]}, "no dict of arrays by name"),
+    ("npz", {"": [1]}, "would not come back"),
+    ("npz", {"a\0b": [1]}, "would not come back"),
+    ("npz", {"a": [object()]}, "without pickle"),
     ("npy", np.array([object()]), "without pickle"),
     ("npy", [[1, 2], [3]], "inhomogeneous"),
     ("npy", np.ma.masked_array([1, 2], [True, False]), "lose its mask"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,15 @@ from hypothesis.extra import numpy as hnp
 
 from shardbuild.codecs.decoders import decode_field
 from shardbuild.codecs.encoders import encode_field
-from shardbuild.codecs.images import decode_image, encode_image, open_image, to_mode
-from shardbuild.errors import DecodeError
+from shardbuild.codecs.images import (
+    decode_image,
+    encode_image,
+    from_chw,
+    open_image,
+    to_chw,
+    to_mode,
+)
+from shardbuild.errors import DecodeError, EncodeError, MissingExtraError
 
 PHOTO = Path(__file__).parent / "data" / "photos" / "astronaut" / "astronaut.jpg"
 
@@ -192,7 +200,7 @@ def test_every_spec_gives_its_own_shape_type_and_mode(eight, floats, pillow, sha
     assert decode_image(data, "pil").mode == "RGB"
 
 
-@pytest.mark.parametrize("spec", ["RGB8", "rgb9", "", "torchrgb"])
+@pytest.mark.parametrize("spec", ["RGB8", "rgb9", "", "torchpil", "numpy"])
 def test_an_unknown_spec_is_refused(spec):
     with pytest.raises(ValueError, match="no image spec"):
         decode_image(PHOTO.read_bytes(), spec)
@@ -264,3 +272,56 @@ def test_damaged_bytes_give_an_array_or_a_decode_error(data):
     except DecodeError:
         return
     assert decoded.dtype == np.uint8
+
+
+# -- channels first, without torch ------------------------------------------
+
+
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=3, max_side=4)))
+def test_channels_go_first_and_come_back(array):
+    first = to_chw(array)
+    assert first.flags.c_contiguous
+    if array.ndim == 3:
+        assert first.shape == (array.shape[2], *array.shape[:2])
+        for channel in range(array.shape[2]):
+            np.testing.assert_array_equal(first[channel], array[:, :, channel])
+    np.testing.assert_array_equal(from_chw(first), array)
+
+
+def test_a_tensor_needs_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    data = encode_field("pgm", np.zeros((2, 2), np.uint8))
+    needs = r"needs the package 'torch': pip install 'shardbuild\[torch\]'"
+    with pytest.raises(MissingExtraError, match=needs):
+        decode_field("pgm", data, images="torchl8")
+
+
+# -- the other formats ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extension", "spec"),
+    [
+        *(("tif", "l8"), ("tiff", "rgb8"), ("tiff", "rgba8"), ("gif", "l8")),
+        *(("bmp", "l8"), ("bmp", "rgb8"), ("webp", "rgb8"), ("webp", "rgba8")),
+    ],
+)
+def test_the_other_lossless_formats_give_back_each_pixel(extension, spec):
+    array = pixels(SHAPES[spec])
+    back = decode_field(extension, encode_field(extension, array), images=spec)
+    np.testing.assert_array_equal(back, array)
+
+
+@pytest.mark.parametrize(
+    ("extension", "spec"),
+    [("gif", "rgb8"), ("bmp", "rgba8"), ("jfif", "rgba8"), ("jpe", "rgba8")],
+)
+def test_what_they_cannot_hold_they_refuse(extension, spec):
+    with pytest.raises(EncodeError, match=f"'{extension}' cannot hold mode"):
+        encode_field(extension, pixels(SHAPES[spec]))
+
+
+def test_a_tiff_keeps_sixteen_bits():
+    array = np.array([[0, 128, 65535]], np.uint16)
+    image = decode_image(encode_image(array, "tif"), "pil")
+    assert np.asarray(image).tolist() == array.tolist()

@@ -1,17 +1,21 @@
-"""Numpy arrays as ``.npy`` bytes, without pickle in either direction."""
+"""Numpy arrays as ``.npy`` and ``.npz``, without pickle in either direction."""
 
 from __future__ import annotations
 
 import ast
+import zipfile
+import zlib
 from io import BytesIO
 from math import prod
 from typing import TYPE_CHECKING, Any
+
+from shardbuild.codecs.packing import MAX_UNPACKED_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["decode_npy", "encode_npy"]
+__all__ = ["decode_npy", "decode_npz", "encode_npy", "encode_npz"]
 
 _MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}  # of the header's length, by major version
@@ -65,6 +69,57 @@ def decode_npy(data: bytes) -> npt.NDArray[Any]:
     if fortran_order:
         return np.ndarray(shape[::-1], dtype, data, offset).copy().T
     return np.ndarray(shape, dtype, data, offset).copy()
+
+
+def encode_npz(value: Any) -> bytes:
+    """Encode a dict of arrays by name as ``.npz``, not compressed, without a time.
+
+    Raises:
+        ValueError: it is no such dict, or an array cannot be an ``.npy``.
+
+    >>> import numpy as np
+    >>> decode_npz(encode_npz({"x": np.uint8(7), "y": [1.5]}))
+    {'x': array(7, dtype=uint8), 'y': array([1.5])}
+    """
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"a {type(value).__name__} is no dict of arrays by name")
+    stream = BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in value.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            if entry.filename != f"{name}.npy" or not name:
+                raise ValueError(f"the name {name!r} would not come back")
+            entry.create_system = 3  # of whatever machine
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, encode_npy(array))
+    return stream.getvalue()
+
+
+def decode_npz(data: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Decode ``.npz`` to a dict of new, writable arrays.
+
+    Raises:
+        ValueError: the bytes are damaged, hold anything but arrays, or unpack to
+            more than `shardbuild.codecs.packing.MAX_UNPACKED_BYTES`.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            entries = archive.infolist()
+            num_bytes = sum(entry.file_size for entry in entries)
+            if num_bytes > max(len(data), MAX_UNPACKED_BYTES):
+                raise ValueError(f"unpacks to {num_bytes} bytes: too many")
+            for entry in entries:
+                name = entry.filename.removesuffix(".npy")
+                if name == entry.filename or name in arrays:
+                    raise ValueError(f"holds {entry.filename!r}, which is no array")
+                arrays[name] = decode_npy(archive.read(entry))
+    except (
+        *(EOFError, LookupError, NotImplementedError, OSError, OverflowError),
+        *(RuntimeError, zipfile.BadZipFile, zlib.error),
+    ) as error:
+        raise ValueError(f"is no .npz: {error}") from error
+    return arrays
 
 
 def _read_header(data: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:

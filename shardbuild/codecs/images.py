@@ -11,6 +11,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from shardbuild.codecs.torchdata import as_tensor, is_tensor
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -21,14 +23,19 @@ __all__ = [
     "ImageSpec",
     "decode_image",
     "encode_image",
+    "from_chw",
     "open_image",
     "to_16_bits",
+    "to_chw",
     "to_mode",
 ]
 
+# fmt: off
 ImageSpec = Literal[
-    "l8", "rgb8", "rgba8", "l", "rgb", "rgba", "pil", "pill", "pilrgb", "pilrgba"
+    "l8", "rgb8", "rgba8", "l", "rgb", "rgba", "pil", "pill", "pilrgb", "pilrgba",
+    "torchl8", "torchrgb8", "torchrgba8", "torchl", "torchrgb", "torch", "torchrgba",
 ]
+# fmt: on
 
 # Extension: Pillow's format, then the modes it holds, the widest last.
 _Format = tuple[str, tuple[str, ...]]
@@ -36,9 +43,15 @@ _PNG: _Format = ("PNG", ("1", "P", "L", "LA", "I;16", "RGB", "RGBA"))
 _JPEG: _Format = ("JPEG", ("L", "RGB", "CMYK"))
 _ANY_PPM: _Format = ("PPM", ("1", "L", "I;16", "RGB"))
 
+_TIFF: _Format = ("TIFF", ("1", "P", "L", "LA", "I;16", "RGB", "RGBA", "CMYK"))
+
 _FORMATS: dict[str, _Format] = {
+    "bmp": ("BMP", ("1", "P", "L", "RGB")),
+    "gif": ("GIF", ("P", "L")),
     "image": _ANY_PPM,
     "img": _ANY_PPM,
+    "jfif": _JPEG,
+    "jpe": _JPEG,
     "jpeg": _JPEG,
     "jpg": _JPEG,
     "pbm": ("PPM", ("1",)),
@@ -46,6 +59,9 @@ _FORMATS: dict[str, _Format] = {
     "png": _PNG,
     "pnm": _ANY_PPM,
     "ppm": ("PPM", ("RGB",)),
+    "tif": _TIFF,
+    "tiff": _TIFF,
+    "webp": ("WEBP", ("RGB", "RGBA")),
 }
 
 IMAGE_EXTENSIONS = frozenset(_FORMATS)
@@ -54,7 +70,10 @@ IMAGE_EXTENSIONS = frozenset(_FORMATS)
 _READABLE = ("JPEG", "PNG", "PPM", "WEBP", "GIF", "BMP", "TIFF")
 
 # Quality 100 is what webdataset writes; a job that wants another gives bytes.
-_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 100}}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 100},
+    "WEBP": {"lossless": True, "exact": True},
+}
 
 # Conversions that lose nothing, tried in this order.
 _WIDER: dict[str, tuple[str, ...]] = {"1": ("L", "RGB"), "L": ("RGB",)}
@@ -95,6 +114,8 @@ def decode_image(data: bytes, spec: ImageSpec = "rgb8") -> Any:
 
     - ``l8 rgb8 rgba8``: numpy uint8, height x width (x 3 or 4), writable;
     - ``l rgb rgba``: numpy float32 in [0, 1], the same shapes;
+    - ``torchl8 torchrgb8 torchrgba8 torchl torchrgb torchrgba``: the same as torch
+      tensors, channels first; ``torch`` is ``torchrgb``;
     - ``pill pilrgb pilrgba``: a loaded Pillow image of that mode;
     - ``pil``: a loaded Pillow image of the mode that the file has.
 
@@ -104,6 +125,7 @@ def decode_image(data: bytes, spec: ImageSpec = "rgb8") -> Any:
     Raises:
         ValueError: ``spec`` is none of these, or the picture is too large.
         OSError: the bytes are no picture, or are cut off.
+        MissingExtraError: a tensor is asked for, and torch is not installed.
 
     >>> decode_image(b"P5 3 2 255 abcdef", "l8").tolist()
     [[97, 98, 99], [100, 101, 102]]
@@ -114,14 +136,39 @@ def decode_image(data: bytes, spec: ImageSpec = "rgb8") -> Any:
     image.load()
     if spec == "pil":
         return image
-    name = spec.removeprefix("pil").removesuffix("8")
+    name = spec.removeprefix("torch").removeprefix("pil").removesuffix("8") or "rgb"
     image = to_mode(image, name.upper())
     if spec.startswith("pil"):
         return image
     import numpy as np
 
     pixels = np.array(image)  # a copy, so that it can be written to
-    return pixels if spec.endswith("8") else pixels.astype(np.float32) / 255
+    if not spec.endswith("8"):
+        pixels = pixels.astype(np.float32) / 255
+    return as_tensor(to_chw(pixels)) if spec.startswith("torch") else pixels
+
+
+def to_chw(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Put the channels first: height x width x 3 to 3 x height x width.
+
+    What has no channels stays as it is.
+
+    >>> import numpy as np
+    >>> to_chw(np.array([[[1, 2, 3], [4, 5, 6]]])).tolist()
+    [[[1, 4]], [[2, 5]], [[3, 6]]]
+    """
+    import numpy as np
+
+    return np.ascontiguousarray(
+        np.moveaxis(pixels, -1, 0) if pixels.ndim > 2 else pixels
+    )
+
+
+def from_chw(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Put the channels last: the way back of `to_chw`."""
+    import numpy as np
+
+    return np.moveaxis(pixels, 0, -1) if pixels.ndim > 2 else pixels
 
 
 def to_mode(image: Image, mode: str) -> Image:
@@ -172,7 +219,8 @@ def _is_16_bits(value: object) -> bool:
 def encode_image(value: Any, extension: str) -> bytes:
     r"""Encode a picture in the format of ``extension``.
 
-    ``value`` is a Pillow image, or an array of height x width (x 1 to 4):
+    ``value`` is a Pillow image, or an array of height x width (x 1 to 4), or a
+    torch tensor of (1 to 4 x) height x width:
     uint8, bool (False black, True white), uint16 (one channel, for png and
     pgm), or floats in [0, 1], rounded to the nearest of 255 steps.
     ``img image pnm`` choose pbm, pgm or ppm by the channels; a grey picture
@@ -219,6 +267,9 @@ def _as_image(value: Any) -> Image:
 
     if isinstance(value, PIL.Image.Image):
         image = value
+    elif is_tensor(value):
+        pixels = from_chw(value.detach().cpu().numpy())
+        image = PIL.Image.fromarray(_as_pixels(pixels))
     elif hasattr(value, "__array__"):
         image = PIL.Image.fromarray(_as_pixels(value))
     else:
