@@ -8,17 +8,15 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from shardbuild.codecs.decoders import decode_sample
-from shardbuild.errors import Handler, SampleError, StorageError, reraise_exception
+from shardbuild.errors import Handler, SampleError, reraise_exception
 from shardbuild.shards.rawmembers import read_members
 from shardbuild.shards.reader import read_stream
 from shardbuild.shards.samples import base_plus_ext, is_meta
 from shardbuild.storage.gopen import gopen
-from shardbuild.storage.urlparts import local_path, protocol_of
-from shardbuild.storage.urls import expand_urls
+from shardbuild.storage.urls import expand_urls, slice_of
 from shardbuild.streams.guarding import goes_on, note_sample
 from shardbuild.streams.shardlists import shard_order
 
@@ -42,7 +40,6 @@ Keys = Callable[[str], tuple[str | None, str | None] | None]
 """Gives key and extension of a member's name, or None."""
 Decoder = Callable[[dict[str, Any]], dict[str, Any]]
 
-_SLICE = re.compile(r"(.+)#([0-9]+)(?:,([0-9]+))?", re.DOTALL)
 _ZMQ = re.compile(r"zr?(?:push|pull|pub|sub)(?:\+[a-z]+)?:")
 
 
@@ -180,18 +177,6 @@ class _Readable(io.RawIOBase):
 # -- from urls ----------------------------------------------------------------
 
 
-def _slice_of(url: str) -> tuple[str, int, int | None]:
-    """A url without its ``#first,last``, and these; a file of such a name is whole."""
-    match = None if protocol_of(url) == "pipe" else _SLICE.fullmatch(url)
-    if match is None or _exists_locally(url):
-        return url, 0, None
-    first = int(match[2])
-    last = first if match[3] is None else int(match[3])
-    if last < first:
-        raise StorageError(url, f"its slice ends at {last}, before it begins")
-    return match[1], first, last
-
-
 class TarIterator1:
     """The samples of one tar, or of all that a url with braces stands for.
 
@@ -245,13 +230,14 @@ class TarIterator1:
         for name, first, last in shard_order(
             slices, shuffle=self.shuffle, seed=self.seed
         ):
-            try:
-                stream = gopen(name, storage_options=self.storage_options)
-            except StorageError as error:
-                if self.allow_missing and _is_missing(error):
-                    logger.warning("left out: %s", error)
-                    continue
-                raise
+            stream = gopen(
+                name,
+                storage_options=self.storage_options,
+                allow_missing=self.allow_missing,
+            )
+            if stream is None:
+                logger.warning("%s: is not there: left out", name)
+                continue
             with closing(stream):
                 samples = _samples_of(stream, name, **self.options)
                 stop = None if last is None else last + 1
@@ -262,7 +248,7 @@ class TarIterator1:
     def _slices(self) -> Iterator[tuple[str, int, int | None]]:
         """All urls, each with the first and the last sample that are asked for."""
         for spec in self.urls:
-            url, first, last = _slice_of(spec)
+            url, first, last = slice_of(spec)
             names = [url]
             if self.braceexpand:
                 names = expand_urls(url, self.storage_options)
@@ -277,15 +263,6 @@ _DEFAULTS: dict[str, Any] = {
     "errors": True,
     "container": None,
 }
-
-
-def _exists_locally(url: str) -> bool:
-    path = local_path(url)
-    return path is not None and Path(path).exists()
-
-
-def _is_missing(error: StorageError) -> bool:
-    return isinstance(error.__cause__, FileNotFoundError)
 
 
 def TarIterator(url: str | Iterable[str], **kw: Any) -> Iterable[Sample]:  # noqa: N802
