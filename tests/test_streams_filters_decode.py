@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 from typing import Any
 
 import numpy as np
 import pytest
 
-from shardbuild.errors import DecodeError, ignore_and_continue, ignore_and_stop
+from shardbuild.errors import (
+    DecodeError,
+    UsageError,
+    ignore_and_continue,
+    ignore_and_stop,
+)
 from shardbuild.streams import curried, filters
 
 PPM = b"P6 1 1 255 \1\2\3"
@@ -37,9 +43,24 @@ def test_a_text_says_what_pictures_become() -> None:
     assert decoded("rgb")["ppm"].dtype == np.float32
 
 
-def test_an_unknown_text_is_an_error() -> None:
-    with pytest.raises((ValueError, DecodeError), match="rgb9"):
-        decoded("rgb9")
+def test_an_unknown_text_is_an_error_at_once() -> None:
+    with pytest.raises(UsageError, match="rgb9"):
+        filters.decode([], "rgb9")
+
+
+def test_what_is_packed_is_unpacked_first_or_as_it_is_said() -> None:
+    samples = [{"__key__": "a", "json.gz": gzip.compress(b"[1]")}]
+    assert list(filters.decode(samples)) == [{"__key__": "a", "json.gz": [1]}]
+    assert list(filters.decode(samples, pre=[], post=[])) == samples
+    sizes = filters.decode(samples, post=[lambda name, data: (name, len(data))])
+    assert list(sizes) == [{"__key__": "a", "json.gz": (".json", 3)}]
+
+
+def test_pickles_are_decoded_only_for_who_says_so() -> None:
+    samples = [{"__key__": "a", "pyd": pickle.dumps((1,))}]
+    with pytest.raises(DecodeError, match="allow_pickle"):
+        list(filters.decode(samples))
+    assert next(filters.decode(samples, allow_pickle=True))["pyd"] == (1,)
 
 
 def test_functions_come_first_and_may_pass() -> None:

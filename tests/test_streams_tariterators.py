@@ -19,6 +19,7 @@ from shardbuild.errors import (
     ShardError,
     StorageError,
     TruncatedShardError,
+    UsageError,
     ignore_and_continue,
     ignore_and_stop,
 )
@@ -32,6 +33,7 @@ from shardbuild.streams.tariterators import (
     url_opener,
     valid_sample,
 )
+from shardbuild.streams.zcom import Connection, MultiWriter
 from tests.tars import Entry, Trickle, make_tar
 
 ENTRIES = [
@@ -124,6 +126,10 @@ class TestTariterator:
         assert sample["ppm"].tolist() == [[[1, 2, 3]]]
         (sample,) = tariterator(io.BytesIO(picture), decoder=True)
         assert isinstance(sample["ppm"], bytes)
+
+    def test_an_unknown_decoder_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="rgb9"):
+            list(tariterator(io.BytesIO(TAR), decoder="rgb9"))
 
     def test_a_container_holds_the_fields(self) -> None:
         inside = json.dumps({"cls": 3, "txt": "x"}).encode()
@@ -261,7 +267,17 @@ class TestTarIterator:
     def test_of_tars_is_that_of_tars(self, tmp_path) -> None:
         (tmp_path / "a.tar").write_bytes(numbered(3))
         assert classes(TarIterator(f"{tmp_path}/a.tar#1", decoder=True)) == [1]
+        assert isinstance(TarIterator(["zpush://a", "x.tar"]), TarIterator1)
         assert isinstance(TarIterator("zip://a.tar::b.zip"), TarIterator1)
+
+    def test_of_a_zmq_url_is_a_connection(self) -> None:
+        connection = TarIterator("zpull+inproc://tariterator", timeout=60)
+        assert isinstance(connection, Connection)
+        with connection:
+            with MultiWriter("zpush+inproc://tariterator") as writer:
+                for sample in SAMPLES:
+                    writer.write(sample)
+            assert list(connection) == SAMPLES
 
 
 class TestStages:

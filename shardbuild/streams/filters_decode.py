@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
-from shardbuild.codecs.decoders import decode_field
+from shardbuild.codecs.handlers import Decoder
 from shardbuild.errors import DecodeError, Handler, reraise_exception
 from shardbuild.streams.guarding import apply_each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from shardbuild.shards.samples import Sample
 
 __all__ = ["decode"]
 
 
-def decode(
+def decode(  # noqa: PLR0913  # as in webdataset, and one of ours
     samples: Iterable[Sample],
     /,
-    *handlers: str | Callable[[str, bytes], Any],
+    *handlers: Any,
     handler: Handler = reraise_exception,
-    only: str | Collection[str] | None = None,
+    pre: Sequence[Callable[[str, bytes], Any]] | None = None,
+    post: Sequence[Callable[[str, bytes], Any]] | None = None,
+    only: str | Iterable[str] | None = None,
     partial: bool = False,
+    allow_pickle: bool = False,
 ) -> Iterator[Sample]:
     """Decode the fields of samples by their extensions.
 
@@ -41,54 +45,28 @@ def decode(
         samples: Samples whose fields are bytes.
         handlers: Texts and functions, as said.
         handler: What decides about errors.
+        pre: Functions that are asked first, instead of what unpacks ``.gz``.
+        post: Functions that are asked last, instead of our own decoders.
         only: The fields that are decoded, a list or a text with blanks; None is all.
         partial: Whether fields may be decoded already.
+        allow_pickle: Whether pickles are decoded: they run what their maker wants.
 
     Raises:
         DecodeError: A field's bytes are damaged, or it is decoded already; unless the
             handler bears it.
+        UsageError: A handler is no function and no text that we know.
     """
-    return apply_each(samples, _SampleDecoder(handlers, only, partial=partial), handler)
+    decoder = Decoder(handlers, pre, post, only=only, allow_pickle=allow_pickle)
+    function = decoder if partial else functools.partial(_decoded, decoder)
+    return apply_each(samples, function, handler)
 
 
-class _SampleDecoder:
-    def __init__(
-        self,
-        handlers: Iterable[str | Callable[[str, bytes], Any]],
-        only: str | Collection[str] | None,
-        *,
-        partial: bool,
-    ) -> None:
-        self._handlers = list(handlers)
-        self._only = only.split() if isinstance(only, str) else only
-        self._partial = partial
-
-    def __call__(self, sample: Sample) -> Sample:
-        return {
-            name: self._decoded(name, value, sample)
-            if not name.startswith("_") and (self._only is None or name in self._only)
-            else value
-            for name, value in sample.items()
-        }
-
-    def _decoded(self, name: str, value: Any, sample: Sample) -> Any:
+def _decoded(decoder: Decoder, sample: Sample) -> Sample:
+    for name, value in sample.items():
+        if name.startswith("_") or (decoder.only and name not in decoder.only):
+            continue
         if not isinstance(value, bytes):
-            if self._partial:
-                return value
+            url, key = sample.get("__url__", "<memory>"), sample.get("__key__", "")
             problem = f"field {name!r} is a {type(value).__name__}: decoded already"
-            raise DecodeError(sample.get("__url__", ""), problem, sample["__key__"])
-        images: Any = None
-        for known in self._handlers:
-            if isinstance(known, str):
-                images = images or known
-                continue
-            result = known(f".{name}", value)
-            if result is not None:
-                return result
-        return decode_field(
-            name,
-            value,
-            images=images,
-            key=str(sample.get("__key__", "")),
-            url=str(sample.get("__url__", "")),
-        )
+            raise DecodeError(str(url), problem, str(key))
+    return decoder(sample)

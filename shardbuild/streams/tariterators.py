@@ -10,7 +10,7 @@ from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from shardbuild.codecs.decoders import decode_sample
+from shardbuild.codecs.handlers import Decoder as SampleDecoder
 from shardbuild.errors import Handler, SampleError, reraise_exception
 from shardbuild.shards.rawmembers import read_members
 from shardbuild.shards.reader import read_stream
@@ -149,8 +149,8 @@ def _decoder_of(decoder: Decoder | str | bool | None) -> Decoder:  # noqa: FBT00
         return decoder
     if not decoder:
         return lambda sample: sample
-    images: Any = None if decoder is True else decoder
-    return lambda sample: decode_sample(sample, images)
+    specs: Any = () if decoder is True else decoder
+    return SampleDecoder(specs)
 
 
 def _unpacked(sample: Sample, container: str, url: str) -> Sample:
