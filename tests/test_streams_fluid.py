@@ -35,6 +35,7 @@ Stages = Callable[[Dataset], Dataset]
 KNOWN: dict[str, Stages] = {
     "source": lambda d: d,
     "samples": lambda d: d.decode().shuffle(7).info(n=0).log_keys(),
+    "dbcache": lambda d: d.dbcache(None, 9),
     "fields": lambda d: d.rename(y="cls").map_dict(y=int).associate({}),
     "tuples": lambda d: d.to_tuple("cls", "txt").map_tuple(int),
     "globs": lambda d: d.rename_keys(y="cls").extract_keys("y"),
@@ -286,6 +287,52 @@ class TestDamage:
     def test_may_be_warned_of(self, damaged) -> None:
         with pytest.warns(UserWarning, match=r"none\.tar"):
             assert classes(Dataset(damaged[1:], handler=warn_and_continue))
+
+
+class TestCache:
+    @pytest.fixture
+    def gone(self, urls, tmp_path) -> tuple[Dataset, Callable[[], None]]:
+        """A cached data set, and what removes its shards."""
+        own = []
+        for url in urls:
+            own.append(tmp_path / Path(url).name)
+            own[-1].write_bytes(Path(url).read_bytes())
+
+        def remove() -> None:
+            for path in own:
+                path.unlink()
+
+        dataset = Dataset(f"{tmp_path}/*.tar").dbcache(f"{tmp_path}/cache.db", 1000)
+        return dataset, remove
+
+    def test_a_second_epoch_needs_no_shards(self, gone) -> None:
+        dataset, remove = gone
+        first = list(dataset)
+        remove()
+        assert list(dataset) == first
+        assert classes(dataset.decode()) == list(range(NUM_SAMPLES))
+
+    def test_each_worker_keeps_its_own(self, gone, monkeypatch) -> None:
+        dataset, remove = gone
+        monkeypatch.setenv("NUM_WORKERS", "2")
+        epochs: list[list[int]] = []
+        for epoch in range(2):
+            seen: list[int] = []
+            for worker in range(2):
+                monkeypatch.setenv("WORKER", str(worker))
+                seen += classes(dataset)
+            epochs.append(seen)
+            if not epoch:
+                remove()
+        assert sorted(epochs[0]) == list(range(NUM_SAMPLES))
+        assert epochs[1] == epochs[0]
+
+    def test_from_the_file_each_epoch_may_have_its_order(self, urls, tmp_path) -> None:
+        dataset = Dataset(urls).dbcache(f"{tmp_path}/c.db", 1000, shuffle=True)
+        epochs = [tuple(classes(dataset)) for _ in range(4)]
+        assert len(set(epochs)) == 4
+        assert all(sorted(epoch) == list(range(NUM_SAMPLES)) for epoch in epochs)
+        assert tuple(classes(dataset.at_epoch(2))) == epochs[2]
 
 
 class TestFluency:

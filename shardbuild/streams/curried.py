@@ -10,6 +10,7 @@ from shardbuild.streams.stages import curried
 
 associate = curried(filters.associate)
 batched = curried(filters.batched)
+dbcache = curried(filters.dbcache)
 decode = curried(filters.decode)
 extract_keys = curried(filters.extract_keys)
 info = curried(filters.info)

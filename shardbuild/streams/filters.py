@@ -30,6 +30,7 @@ from shardbuild.streams.filters_batches import (
     unbatched,
     unlisted,
 )
+from shardbuild.streams.filters_cache import dbcache
 from shardbuild.streams.filters_decode import decode
 from shardbuild.streams.filters_epochs import repeat, with_epoch, with_length
 from shardbuild.streams.filters_fields import (
@@ -57,6 +58,7 @@ __all__ = [
     "associate",
     "batched",
     "compose",
+    "dbcache",
     "decode",
     "default_collation_fn",
     "extract_keys",

@@ -80,6 +80,7 @@ class Pipeline:
 
     associate = fluid(filters.associate)
     batched = fluid(filters.batched)
+    dbcache = fluid(filters.dbcache)
     decode = fluid(filters.decode)
     extract_keys = fluid(filters.extract_keys)
     info = fluid(filters.info)

@@ -85,6 +85,7 @@ _RULES: dict[Any, Callable[[int, Options], int | None]] = {
     **dict.fromkeys(
         (
             filters.associate,
+            filters.dbcache,
             filters.decode,
             filters.extract_keys,
             filters.info,
