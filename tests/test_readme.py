@@ -6,8 +6,11 @@ import configparser
 import contextlib
 import doctest
 import io
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +26,10 @@ def split_console(block: str) -> list[tuple[str, str]]:
     """Split a console block into its commands, each with what it prints."""
     assert block.startswith("$ ")
     parts = [part.partition("\n") for part in f"\n{block}".split("\n$ ")[1:]]
-    return [(command, printed.rstrip("\n") + "\n") for command, _, printed in parts]
+    return [
+        (command, printed.rstrip("\n") + "\n" if printed.strip() else "")
+        for command, _, printed in parts
+    ]
 
 
 def extras() -> set[str]:
@@ -43,6 +49,19 @@ def check_step(step: list[str], printed: str) -> None:
     else:
         assert step[0] == "shardbuild"
         check_command(step[1:], printed)
+
+
+def check_pipe(command: str, printed: str) -> None:
+    """Run commands that are joined by the shell, as a user would."""
+    folder = str(Path(sys.executable).parent)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env={**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, printed), done.stderr
 
 
 def check_command(argv: list[str], printed: str) -> None:
@@ -76,6 +95,9 @@ def test_every_block_runs_from_top_to_bottom(tmp_path, monkeypatch):
             continue
         assert kind == "console", f"a fence of kind {kind!r} is not executed"
         for command, printed in split_console(block):
+            if " | " in command:
+                check_pipe(command, printed)
+                continue
             *before, last = command.split(" && ")
             for step in before:
                 check_step(shlex.split(step), "")

@@ -186,3 +186,17 @@ def test_facts_that_are_no_json_are_refused():
 
     with pytest.raises(ManifestError, match="JSON"):
         make_manifest([], "a.json", {"seed": object()}).to_bytes()
+
+
+def test_finish_ends_a_shard_and_the_next_sample_begins_another(tmp_path):
+    published: list[str] = []
+    with ShardWriter(f"{tmp_path}/s-%06d.tar", post=published.append) as writer:
+        writer.finish()
+        for count in (2, 1):
+            for i in range(count):
+                writer.write({"__key__": f"{i}", "cls": i})
+            writer.finish()
+            writer.finish()
+            assert len(published) == len(writer.shards)
+    assert [shard.num_samples for shard in writer.shards] == [2, 1]
+    assert load_manifest(f"{tmp_path}/s.json").num_samples == 3

@@ -109,6 +109,15 @@ class ShardWriter:
         named = {name.replace("_", "."): value for name, value in fields.items()}
         return self.write({"__key__": key, **named})
 
+    def finish(self) -> None:
+        """Publish the shard that is being written: the next sample begins another.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self._stream is not None:
+            self._end_shard(self._stream)
+
     def close(self) -> None:
         """Publish the last shard and the manifest; does nothing the second time.
 
@@ -118,8 +127,7 @@ class ShardWriter:
         if not self._is_open:
             return
         self._is_open = False
-        if self._stream is not None:
-            self._end_shard(self._stream)
+        self.finish()
         if self._write_manifest:
             url = manifest_url(self.pattern)
             save_manifest(make_manifest(self.shards, url), url, **self._storage)
