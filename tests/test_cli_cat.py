@@ -12,6 +12,7 @@ import pytest
 from shardbuild import save_index, scan_shard
 from shardbuild.cli.main import main
 from shardbuild.shards.index import load_index
+from shardbuild.storage.schemes import gopen_schemes
 from tests.streamed import (
     ROOT,
     keys_of,
@@ -207,3 +208,22 @@ class TestShow:
         assert main(["show", "a.json", "-c", "1", "-f", "xml txt", "--json"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert [list(json.loads(line)["fields"]) for line in lines] == [["txt"]] * 2
+
+
+class TestSchemes:
+    """A variable says by what command urls of a kind are read."""
+
+    def test_of_the_environment_are_read_by_the_command_line(self, monkeypatch):
+        monkeypatch.setenv("GOPEN_OBJ", "cat $(basename {})")
+        assert main(["cat", "obj://store/a-000000.tar", "-o", "b.tar"]) == 0
+        assert samples_of("b.tar") == numbered(50)
+
+    def test_are_those_of_one_command(self, monkeypatch):
+        monkeypatch.setenv("GOPEN_OBJ", "cat $(basename {})")
+        assert main(["show", "obj://store/a-000000.tar"]) == 0
+        assert "obj" not in gopen_schemes
+
+    def test_that_make_no_sense_are_told_in_one_line(self, monkeypatch, capsys):
+        monkeypatch.setenv("GOPEN_OBJ", " ")
+        assert main(["show", "a-000000.tar"]) == 1
+        assert capsys.readouterr().err == "shardbuild: GOPEN_OBJ: holds no command\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -14,7 +15,7 @@ import shardbuild
 from shardbuild.errors import ShardbuildError, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["COMMANDS", "main"]
 
@@ -129,7 +130,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     command = COMMANDS[args.command].load()
-    return command.run(command.parse(args.arguments))
+    with _schemes_of_the_user():
+        return command.run(command.parse(args.arguments))
+
+
+@contextlib.contextmanager
+def _schemes_of_the_user() -> Iterator[None]:
+    """Open urls as variables like ``GOPEN_OBJ="objget {}"`` say, in this process."""
+    if not any(name.startswith("GOPEN_") for name in os.environ):
+        yield
+        return
+    from shardbuild.storage.commands import schemes_from_environment
+    from shardbuild.storage.schemes import gopen_schemes
+
+    before = dict(gopen_schemes)
+    gopen_schemes.update(schemes_from_environment(os.environ))
+    try:
+        yield
+    finally:
+        gopen_schemes.clear()
+        gopen_schemes.update(before)
 
 
 def _parser() -> argparse.ArgumentParser:

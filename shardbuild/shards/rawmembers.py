@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from shardbuild.shards.reader import _storage_errors, _window_on
+from shardbuild.shards.reader import storage_errors, window_on
 from shardbuild.shards.readfacts import ReadFacts
 from shardbuild.shards.readkeys import KeyLedger
 from shardbuild.shards.readmembers import MemberReader
@@ -39,7 +39,7 @@ def read_members(
         TruncatedShardError: It ends before its end blocks.
     """
     facts = ReadFacts() if facts is None else facts
-    with _storage_errors(url), _window_on(stream, url, facts) as (window, _):
+    with storage_errors(url), window_on(stream, url, facts) as (window, _):
         try:
             yield from _AllMembers(window, facts).files(window, facts)
         finally:

@@ -60,6 +60,8 @@ __all__ = [
     "scan_fragment",
     "scan_shard",
     "scan_stream",
+    "storage_errors",
+    "window_on",
 ]
 
 
@@ -211,8 +213,8 @@ def scan_stream(
     """
     facts = ReadFacts() if facts is None else facts
     with (
-        _storage_errors(url),
-        _window_on(stream, url, facts) as (window, counted),
+        storage_errors(url),
+        window_on(stream, url, facts) as (window, counted),
         _reading(window, key_rule, facts) as reading,
     ):
         index = reading.index(on_damage)
@@ -243,8 +245,8 @@ def _parts_of(
 ) -> Iterator[Iterable[Sample]]:
     facts = ReadFacts() if facts is None else facts
     with (
-        _storage_errors(url),
-        _window_on(stream, url, facts) as (window, _),
+        storage_errors(url),
+        window_on(stream, url, facts) as (window, _),
         _reading(window, key_rule, facts) as reading,
     ):
         yield from reading.samples()
@@ -262,7 +264,8 @@ def _reading(
 
 
 @contextmanager
-def _storage_errors(url: str) -> Iterator[None]:
+def storage_errors(url: str) -> Iterator[None]:
+    """Make errors of the system ours."""
     try:
         yield
     except OSError as error:
@@ -270,7 +273,7 @@ def _storage_errors(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _window_on(
+def window_on(
     stream: Readable | BinaryIO, url: str, facts: ReadFacts
 ) -> Iterator[tuple[Window, Source | None]]:
     """The window for a stream; if it is compressed, also what counts its bytes."""
