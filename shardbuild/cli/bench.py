@@ -104,9 +104,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     options.add_common_options(parser)
     args = parser.parse_intermixed_args(argv)
     args.urls = []
-    if any(
-        set("./:-{") & set(name) and name not in WORKLOADS for name in args.workloads
-    ):
+    # No workload has a name like that of a file.
+    if any(name == "-" or set("./:") & set(name) for name in args.workloads):
         args.urls, args.workloads = args.workloads, []
     for name in args.workloads:
         if name not in WORKLOADS:
