@@ -7,6 +7,7 @@ record. Tasks are idempotent, so that one whose worker died is simply run again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import uuid
 from collections import defaultdict
@@ -303,6 +304,9 @@ def _local_cluster(num_workers: int) -> Iterator[Any]:
                     n_workers=num_workers,
                     threads_per_worker=1,
                     dashboard_address=None,
+                    # What fails comes back as an exception; a worker that misses its
+                    # scheduler while both close is no news.
+                    silence_logs=logging.CRITICAL,
                     # Its server would take port 8787, and warn when another has it.
                     scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 )
