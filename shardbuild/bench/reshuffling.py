@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.bench.memory import run_watched
-from shardbuild.bench.peers import load_peer, read_by_tarfile
+from shardbuild.bench.peers import (
+    load_peer,
+    read_by_tarfile,
+    read_by_webdataset,
+    write_by_webdataset,
+)
 from shardbuild.bench.timing import Contestant
 from shardbuild.bench.workloads import (
     Case,
@@ -132,19 +137,14 @@ def _bucket(sample: Sample) -> int:
 
 
 def _read_all(urls: Iterable[str]) -> list[Sample]:
-    """Read for Dask with our reader: the groupby itself is what is compared."""
-    from shardbuild.shards.reader import read_samples
-
-    return [sample for url in urls for sample in read_samples(url)]
+    """Read for Dask as its users do."""
+    return list(read_by_webdataset(list(urls)))
 
 
 def _write_group(group: tuple[int, Sequence[Sample]], folder: Path) -> int:
-    from shardbuild.shards.writer import TarWriter
-
     number, samples = group
-    with TarWriter(str(folder / f"{number:06d}.tar")) as writer:
-        for sample in sorted(samples, key=lambda each: each["__key__"][::-1]):
-            writer.write(sample)
+    ordered = sorted(samples, key=lambda each: each["__key__"][::-1])
+    write_by_webdataset(folder / f"{number:06d}.tar", ordered, mtime=0)
     return len(samples)
 
 
@@ -156,6 +156,7 @@ def _groups(case: Case, folder: Path, how: str) -> Any:
 
 
 def _peers(case: Case) -> Sequence[Contestant]:
+    load_peer("webdataset")
     dask = load_peer("dask")
     num_workers = case.scene.num_workers
     (case.folder / "partd").mkdir(exist_ok=True)
