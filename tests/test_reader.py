@@ -704,3 +704,32 @@ def _owned(data: bytes) -> bytes:
             block[148:156] = b"%06o\0 " % sum(block)
         out += block
     return out
+
+
+# -- as the seeds' tools wrote them ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "mtime", "form"),
+    [
+        ((0, "bigdata"), 0o444, 1600000000.25, tarfile.PAX_FORMAT),  # tarproc
+        ((1000, "bigdata"), 0o755, 1600000000, tarfile.USTAR_FORMAT),  # tarp
+    ],
+)
+def test_tars_of_tarproc_and_of_tarp(
+    owner: tuple[int, str], mode: int, mtime: float, form: int, tmp_path: Path
+) -> None:
+    """Tarp writes the members of a sample in any order, tarproc a pax time for each."""
+    samples = make_samples(300)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=form) as tar:
+        for i, sample in enumerate(samples):
+            fields = sorted(field for field in sample if field != "__key__")
+            for field in fields[i % 3 :] + fields[: i % 3]:
+                member = tarfile.TarInfo(f"{sample['__key__']}.{field}")
+                member.uid = member.gid = owner[0]
+                member.uname = member.gname = owner[1]
+                member.size, member.mode = len(sample[field]), mode
+                member.mtime = mtime
+                tar.addfile(member, io.BytesIO(sample[field]))
+    assert read_in_all_ways(stream.getvalue(), tmp_path) == samples
