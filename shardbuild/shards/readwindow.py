@@ -284,9 +284,7 @@ class FileWindow(_MovingWindow):
         self.ahead = _FIRST_HOP_BYTES if on else _AHEAD_BYTES
 
     def _read(self, view: memoryview) -> int:
-        count = os.preadv(self._fd, [view], self._origin + self.end)
-        self._meter.count_read(count)
-        return count
+        return self.read_at(self.end, view)
 
     def _jump(self, start: int) -> None:
         if start > self._size:
