@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +61,18 @@ class TestSort:
         assert main(["sort", "a.json", "-s", "xml", "-o", "x.tar"]) == 1
         assert "has no field 'xml'" in capsys.readouterr().err
         assert not (tmp_path / "x.tar").exists()
+
+    def test_an_error_leaves_no_file_open(self, capsys):
+        gc.collect()
+        gc.disable()  # nobody but us closes what we opened
+        try:
+            assert main(["sort", "a.json", "-s", "xml", "-o", "x.tar"]) == 1
+            files = Path("/proc/self/fd").iterdir()
+            opened = [str(file.readlink()) for file in files if file.is_symlink()]
+        finally:
+            gc.enable()
+        assert "xml" in capsys.readouterr().err
+        assert not [path for path in opened if path.endswith(".tar")]
 
     def test_equal_keys_are_kept_with_new_ones(self, capsys):
         argv = ["sort", "a.json", "a-000000.tar", "-o", "x.tar"]

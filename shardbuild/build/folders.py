@@ -25,7 +25,7 @@ from shardbuild.storage import (
 from shardbuild.storage.urlparts import path_span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from shardbuild.shards.samples import KeyRule, Sample
     from shardbuild.storage import FileFacts, StorageOptions
@@ -154,7 +154,7 @@ def _group(
 
 def read_listed(
     lines: Iterable[bytes], *, storage_options: StorageOptions | None = None
-) -> Iterator[Sample]:
+) -> Generator[Sample]:
     """Read the samples that lines of a listing name.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from shardbuild.shards.tarformat import BLOCK, sample_tar_bytes
 from shardbuild.storage import read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from shardbuild.build.settings import Settings
     from shardbuild.build.sieve import Sieve
     from shardbuild.shards.index import ShardIndex
+    from shardbuild.shards.reader import Samples
     from shardbuild.shards.samples import Sample
 
 Rows = "NDArray[np.void]"
@@ -41,6 +43,7 @@ def scan_source(sieve: Sieve) -> Table:
     if source.problem:
         sieve.lose(StorageError(source.url, source.problem))
         return Table(np.empty(0, ROW))
+    samples: Generator[Sample] | Samples
     try:
         if source.kind == "folder":
             keys, rows, samples = _scan_listing(settings, source)
@@ -53,12 +56,14 @@ def scan_source(sieve: Sieve) -> Table:
     sieve.note_hashes(hashes)
     if settings.order.kind == "shuffle":
         rows["key"] = shuffle_keys(settings.order.seed, hashes)
-    return _with_keys(sieve, rows, keys, samples)
+    # Not all are read, and an error would keep the rest of them open.
+    with closing(samples):
+        return _with_keys(sieve, rows, keys, samples)
 
 
 def _scan_listing(
     settings: Settings, source: Source
-) -> tuple[list[str], NDArray[Any], Iterator[Sample]]:
+) -> tuple[list[str], NDArray[Any], Generator[Sample]]:
     options = settings.storage_options
     listing = read_bytes(listing_url(settings, source), storage_options=options)
     lines = listing.splitlines(keepends=True)
@@ -73,7 +78,7 @@ def _scan_listing(
 
 def _scan_shard(
     sieve: Sieve,
-) -> tuple[list[str], NDArray[Any], Iterator[Sample]]:
+) -> tuple[list[str], NDArray[Any], Samples]:
     settings, source = sieve.settings, sieve.source
     damages: list[Any] = []
     index = index_of(settings, source, damages.append)
