@@ -19,11 +19,12 @@ import weakref
 from contextlib import closing
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypedDict
 
 import numpy as np
 
 from shardbuild.errors import MissingExtraError, UsageError
+from shardbuild.train.ring import Ring, Spot
 
 try:
     import torch
@@ -34,7 +35,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("a loader", "torch", "torch") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from multiprocessing.context import BaseContext
     from typing import Unpack
 
@@ -104,27 +105,50 @@ class LoaderOptions(TypedDict, total=False):
 # -- what goes from a worker to the main process -------------------------------
 
 
-class _Parcel:
+class _Parcel(NamedTuple):
     """A batch and its facts, or what went wrong instead."""
 
-    __slots__ = ("error", "facts", "payload")
+    payload: Any
+    facts: Any
+    is_plain: bool = False
+    """Whether there are only bytes, texts and numbers in it, and no array."""
+    error: Exception | None = None
+
+
+class _Sent:
+    """What torch's queue carries: a parcel, or the place of one in a ring."""
+
+    __slots__ = ("parcel", "spot", "worker")
 
     def __init__(
-        self, payload: Any, facts: Any, error: Exception | None = None
+        self, parcel: _Parcel | None, spot: Spot | None = None, worker: int = 0
     ) -> None:
-        self.payload = payload
-        self.facts = facts
-        self.error = error
+        self.parcel = parcel
+        self.spot = spot
+        self.worker = worker
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Parcel, (self.payload, self.facts, self.error)
+        return _Sent, (self.parcel, self.spot, self.worker)
 
-    def pin_memory(self) -> _Parcel:
+    def pin_memory(self) -> _Sent:
         """Called by torch, in a thread of the main process."""
-        return _Parcel(_changed(self.payload, _pinned), self.facts, self.error)
+        if self.parcel is None:
+            return self
+        payload = _changed(self.parcel.payload, _pinned)
+        return _Sent(self.parcel._replace(payload=payload))
 
 
 _PLAIN = frozenset({bytes, str, int, float, bool, type(None)})
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        parts: Iterable[Any] = value.values()
+    elif isinstance(value, list | tuple):
+        parts = value
+    else:
+        return type(value) in _PLAIN
+    return _PLAIN.issuperset(map(type, parts)) or all(map(_is_plain, parts))
 
 
 def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -133,26 +157,26 @@ def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
     What nothing changes in stays the same object; nothing is changed in place.
     """
     if isinstance(value, dict):
-        new = {
-            name: made
-            for name, part in value.items()
-            if type(part) not in _PLAIN and (made := _changed(part, change)) is not part
-        }
-        return _with(value, new) if new else value
-    if isinstance(value, list | tuple):
-        new = {
-            i: made
-            for i, part in enumerate(value)
-            if type(part) not in _PLAIN and (made := _changed(part, change)) is not part
-        }
-        if not new or isinstance(value, list):
-            return _with(value, new) if new else value
-        parts = [new.get(i, part) for i, part in enumerate(value)]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return change(value)
+        parts = value.values()
+        names: Iterable[Any] = value
+    elif isinstance(value, list | tuple):
+        parts, names = value, range(len(value))
+    else:
+        return change(value)
+    new = {
+        name: made
+        for name, part in zip(names, parts, strict=True)
+        if type(part) not in _PLAIN and (made := _changed(part, change)) is not part
+    }
+    return _with(value, new) if new else value
 
 
 def _with(container: Any, new: dict[Any, Any]) -> Any:
+    """Make a copy of a container in which some of its parts are other ones."""
+    if isinstance(container, tuple):
+        parts = [new.get(place, part) for place, part in enumerate(container)]
+        kind: Any = type(container)
+        return kind(*parts) if hasattr(container, "_fields") else kind(parts)
     made = copy.copy(container)  # with all attributes: a batch has some
     for name, part in new.items():
         made[name] = part
@@ -185,15 +209,17 @@ def _pinned(value: Any) -> Any:
 
 def _parcels(
     feed: Steps, worker: int, num_workers: int, least_bytes: int
-) -> Iterator[_Parcel]:
+) -> Generator[_Parcel]:
     """Give the steps of a worker; an error is the last of them."""
     change = partial(_tensor, least_bytes=least_bytes)
     try:
         with closing(feed.steps(worker, num_workers)) as steps:
             for payload, facts in steps:
-                yield _Parcel(_changed(payload, change), facts)
+                is_plain = _is_plain(payload)
+                made = payload if is_plain else _changed(payload, change)
+                yield _Parcel(made, facts, is_plain)
     except Exception as error:  # noqa: BLE001  # raised in the main process
-        yield _Parcel(None, None, _portable(error, worker))
+        yield _Parcel(None, None, error=_portable(error, worker))
 
 
 def _portable(error: Exception, worker: int) -> Exception:
@@ -236,20 +262,39 @@ class _Standing:
 class _ForWorkers(IterableDataset):  # type: ignore[misc]  # torch is not looked into
     """What torch copies into each worker."""
 
-    def __init__(self, feed: Steps, least_bytes: int, standing: _Standing | None):
+    def __init__(
+        self,
+        feed: Steps,
+        least_bytes: int,
+        standing: _Standing | None,
+        rings: list[Ring],
+    ) -> None:
         self._feed = feed
         self._least_bytes = least_bytes
         self._standing = standing
+        self._rings = rings
 
-    def __iter__(self) -> Iterator[_Parcel]:
+    def __iter__(self) -> Iterator[_Sent]:
         info = get_worker_info()
         if self._standing is not None:
             self._feed.load_state_dict(json.loads(self._standing.read()))
-        return _parcels(self._feed, info.id, info.num_workers, self._least_bytes)
+        parcels = _parcels(self._feed, info.id, info.num_workers, self._least_bytes)
+        if not self._rings:
+            return map(_Sent, parcels)
+        return self._through(self._rings[info.id], parcels, info.id)
+
+    def _through(
+        self, ring: Ring, parcels: Generator[_Parcel], worker: int
+    ) -> Generator[_Sent]:
+        ring.reset()
+        with closing(parcels):
+            for parcel in parcels:
+                spot = ring.put(parcel)
+                yield _Sent(parcel if spot is None else None, spot, worker)
 
 
-def _as_it_is(parcel: _Parcel) -> _Parcel:
-    return parcel
+def _as_it_is(sent: _Sent) -> _Sent:
+    return sent
 
 
 class Loader:
@@ -296,6 +341,7 @@ class Loader:
         self._standing: _Standing | None = None
         self._torch_loader: Any = None
         self._torch_iterator: Any = None
+        self._rings: list[Ring] = []
         self._iteration: Callable[[], Generator[Any, None, None] | None] = _none
 
     def __len__(self) -> int:
@@ -346,18 +392,26 @@ class Loader:
     def _iterate_here(self) -> Generator[Any, None, None]:
         with closing(self._feed.steps(0, 1)) as steps:
             for payload, facts in steps:
-                batch = _changed(payload, _tensor)
+                if not _is_plain(payload):
+                    payload = _changed(payload, _tensor)
+                    if self._is_pinned:
+                        payload = _changed(payload, _pinned)
                 self._feed.delivered(facts)
-                yield _changed(batch, _pinned) if self._is_pinned else batch
+                yield payload
 
     def _iterate(self) -> Generator[Any, None, None]:
         is_kept = False
         try:
             self._start()
-            for parcel in self._torch_iterator:
+            for sent in self._torch_iterator:
+                parcel = sent.parcel
+                if sent.spot is not None:
+                    parcel = self._rings[sent.worker].take(sent.spot)
                 if parcel.error is not None:
                     raise parcel.error
-                batch = _changed(parcel.payload, _tensor)
+                batch = parcel.payload
+                if not parcel.is_plain:
+                    batch = _changed(batch, _tensor)
                 self._feed.delivered(parcel.facts)
                 is_kept = self._is_persistent
                 yield batch
@@ -376,9 +430,13 @@ class Loader:
                 self._standing = _Standing(text)
                 self._standing.write(text)
         if self._torch_loader is None:
-            least_bytes = 0 if self._is_pinned else _SHARED_BYTES
+            least_bytes, self._rings = 0, []
+            if not self._is_pinned:  # torch pins what it finds in its queue
+                least_bytes = _SHARED_BYTES
+                num_slots = (self._options.get("prefetch_factor") or 2) + 1
+                self._rings = [Ring(num_slots) for _ in range(self._num_workers)]
             self._torch_loader = DataLoader(
-                _ForWorkers(self._feed, least_bytes, self._standing),
+                _ForWorkers(self._feed, least_bytes, self._standing, self._rings),
                 batch_size=None,
                 collate_fn=_as_it_is,
                 num_workers=self._num_workers,
