@@ -355,6 +355,12 @@ class Dataset(Pipeline):
             if isinstance(source, SelectedSource):
                 source.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 def _selected(source: ShardSource, catalog: Catalog) -> SelectedSource:
     """The same shards, read by a catalog of them."""

@@ -87,7 +87,7 @@ def explain(source: IndexedSource, options: Options, num_steps: int) -> Explanat
                 num_shards=num_shards,
                 open_shards=min(order.open_shards, num_shards),
                 block=order.block,
-                collisions=quality.collisions,
+                collisions=quality.collision_ratio,
                 shards_per_batch=quality.shards_per_batch,
             )
         )
