@@ -1,0 +1,1 @@
+"""Reading for training: an exact order, resumable on any number of workers."""
