@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from shardbuild.shards.samples import Sample
 
-__all__ = ["WORKLOADS"]
+__all__ = ["WORKLOADS", "check_decoded", "decode_bare"]
 
 BATCH = 64
 
 
-def _decoded(sample: Sample) -> Sample:
+def decode_bare(sample: Sample) -> Sample:
     """Decode a sample as anybody would who has its bytes in memory."""
     import numpy as np
     from PIL import Image
@@ -37,14 +37,14 @@ def _decoded(sample: Sample) -> Sample:
     }
 
 
-def _check_decoded(url: str, got: Iterable[Sample], true: Iterable[Sample]) -> None:
+def check_decoded(url: str, got: Iterable[Sample], true: Iterable[Sample]) -> None:
     """Compare decoded samples, in their order, with the bytes they are of.
 
     Raises:
         SampleError: a sample is missing, or not what Pillow makes of its bytes.
     """
     samples = iter(got)
-    for wanted in map(_decoded, true):
+    for wanted in map(decode_bare, true):
         sample = next(samples, None)
         key = wanted["__key__"]
         if sample is None:
@@ -66,7 +66,7 @@ def _decoder(
     name: str, case: Case, decode: Callable[[], Iterable[Sample]]
 ) -> Contestant:
     def check() -> None:
-        _check_decoded(case.urls[0], decode(), case.samples())
+        check_decoded(case.urls[0], decode(), case.samples())
 
     return Contestant(name, lambda: _exhaust(decode()), check)
 
@@ -86,12 +86,12 @@ def _baseline(case: Case) -> Sequence[Contestant]:
 
     def alone() -> Iterator[Sample]:
         for batch in batches:
-            yield from list(map(_decoded, batch))
+            yield from list(map(decode_bare, batch))
 
     def in_two() -> Iterator[Sample]:
         with ThreadPoolExecutor(2) as pool:
             for batch in batches:
-                yield from list(pool.map(_decoded, batch))
+                yield from list(pool.map(decode_bare, batch))
 
     return [
         _decoder("Pillow", case, alone),
@@ -122,7 +122,7 @@ def _fed_by_us(name: str, case: Case, threads: int) -> Contestant:
 
     def check() -> None:
         with closing(feed()) as batches:
-            _check_decoded(case.urls[0], unpadded(batches), case.samples())
+            check_decoded(case.urls[0], unpadded(batches), case.samples())
 
     return Contestant(name, run, check)
 

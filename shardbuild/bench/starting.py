@@ -23,7 +23,7 @@ import sys
 import shardbuild as sb
 urls, batch, shuffle = sys.argv[1:-2], int(sys.argv[-2]), sys.argv[-1] == "shuffled"
 feed = sb.Dataset(urls[0] if len(urls) == 1 else urls).feed(
-    global_batch=batch, shuffle=shuffle, seed=7, rank=0, world=1
+    global_batch=batch, shuffle=shuffle, seed=7, rank=0, world=1, last="mask"
 )
 samples = next(iter(feed))
 assert len(samples) == batch and all(len(sample) > 2 for sample in samples)
