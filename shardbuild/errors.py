@@ -15,6 +15,7 @@
     ├── ManifestError         a manifest or an index is damaged or does not fit
     ├── PlanError             a plan does not fit, or cannot be made
     │   └── UsageError        options are out of range, or do not go together
+    ├── StateError            a saved state of a feed does not fit it
     ├── DestinationError      the place to write to holds something else
     └── MissingExtraError     an optional package is not installed
 
@@ -47,6 +48,7 @@ __all__ = [
     "SampleError",
     "ShardError",
     "ShardbuildError",
+    "StateError",
     "StorageError",
     "TenbinError",
     "TransformError",
@@ -161,6 +163,10 @@ class PlanError(ShardbuildError):
 
 class UsageError(PlanError):
     """Options are out of range, or do not go together."""
+
+
+class StateError(ShardbuildError):
+    """A saved state of a feed is none, or is of other data or another order."""
 
 
 class DestinationError(ShardbuildError):

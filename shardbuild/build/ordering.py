@@ -16,6 +16,7 @@ import numpy as np
 
 from shardbuild.codecs.encoders import encode_field
 from shardbuild.errors import SampleError, UsageError
+from shardbuild.shards.hashing import mix, text_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -122,20 +123,14 @@ def place_hashes(
 def shuffle_keys(seed: int, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """What samples of these `place_hashes` are sorted by in a shuffle.
 
-    For each seed another permutation of all numbers of 64 bits: that of splitmix64
-    (Steele, Lea and Flood, OOPSLA 2014), from a start that is the seed's hash.
+    For each seed another permutation of all numbers of 64 bits: `mix`, from a
+    start that is the seed's hash.
 
     >>> hashes = place_hashes(["a", "b", "c"], 0, range(3))
     >>> [shuffle_keys(seed, hashes).argsort().tolist() for seed in (7, 8)]
     [[1, 0, 2], [1, 2, 0]]
     """
-    start = _from_bytes(_blake2b(str(seed).encode(), digest_size=8).digest(), "big")
-    mixed = hashes ^ np.uint64(start)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed ^= mixed >> np.uint64(shift)
-        mixed *= np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
+    return mix(hashes ^ np.uint64(text_hash(str(seed))))
 
 
 def number_key(value: float) -> int:

@@ -15,6 +15,7 @@ from shardbuild.storage.urls import expand_urls
 from shardbuild.streams import filters
 from shardbuild.streams.guarding import goes_on
 from shardbuild.streams.shardlists import resampled_shards, shard_list, shard_order
+from shardbuild.streams.splitters import single_node_only
 from shardbuild.streams.stages import Stage
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ class ShardSource:
     seed: int
     storage_options: StorageOptions | None
     is_resampled: bool = False
+    fields: tuple[str, ...] | None = None
+    """What is wanted of each sample; None is all."""
     _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What was looked up once: urls, and the samples in each."""
 
@@ -144,7 +147,11 @@ class ShardSource:
         with closing(reading) as samples:
             for sample in samples:
                 sample["__url__"] = url
-                yield sample
+                yield sample if self.fields is None else self._wanted(sample)
+
+    def _wanted(self, sample: Sample) -> Sample:
+        names = ("__key__", "__url__", *(self.fields or ()))
+        return {name: sample[name] for name in names if name in sample}
 
     def length(self, epoch: int) -> int | None:
         """The samples of this node's shards, for all its workers together."""
@@ -157,10 +164,14 @@ class ShardSource:
         counts: dict[str, int] | None = self._known["counts"]
         if counts is None:
             return None
-        urls = shard_list(
-            self._ordered(epoch), nodesplitter=self.nodesplitter, splitter=None
-        )
-        return sum(counts[url] for url in urls)
+        return sum(counts[url] for url in self.node_urls(epoch))
+
+    def node_urls(self, epoch: int) -> Iterator[str]:
+        """The urls of this node, for all its workers; all, if nodes are not split."""
+        splitter = self.nodesplitter
+        if splitter is single_node_only:
+            splitter = None
+        return shard_list(self._ordered(epoch), nodesplitter=splitter, splitter=None)
 
     def _counts(self) -> dict[str, int] | None:
         """The samples in each shard, if manifests name them all."""

@@ -1,0 +1,279 @@
+"""Samples at any places of a data set, fast: the only way that training reads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shardbuild.errors import StorageError
+from shardbuild.shards.readplaces import (
+    LocalShard,
+    Places,
+    Span,
+    check_size,
+    cut_spans,
+    plan_spans,
+)
+from shardbuild.storage.fetch import RangeSource, read_many
+from shardbuild.storage.meter import current_meter
+from shardbuild.storage.parallel import map_parallel
+from shardbuild.storage.stores import stat_url
+from shardbuild.storage.urlparts import local_path
+from shardbuild.train.shardset import INDEX_BYTES, index_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from shardbuild.shards.index import Ints
+    from shardbuild.shards.samples import Sample
+    from shardbuild.storage.urlparts import StorageOptions
+    from shardbuild.train.catalog import Catalog
+
+__all__ = ["MAX_OPEN", "SampleReader"]
+
+MAX_OPEN = 512
+"""Shards that are open at once: half of the files that a process usually may open."""
+
+_AT_ONCE = 64
+_REMOTE_BYTES = 64 << 20
+
+
+class _RemoteShard:
+    """A shard on a store."""
+
+    __slots__ = ("places", "source", "stamp", "url")
+
+    def __init__(
+        self, url: str, places: Places, options: StorageOptions | None
+    ) -> None:
+        self.url = url
+        self.places = places
+        facts = stat_url(url, options)
+        if facts.num_bytes is not None:
+            check_size(url, facts.num_bytes, places.index)
+        self.stamp = facts.fingerprint
+        self.source = RangeSource(url, options)
+
+
+_Shard = LocalShard | _RemoteShard
+
+
+class SampleReader:
+    """Reads samples of a catalog by their places, in the order asked for.
+
+    Local shards by one ``pread`` for each sample, or for many neighbours; those of
+    stores by parallel ranges, each shard in one version. With ``fields`` only these
+    are read. The shards used last stay open, at most ``max_open``, beside those that
+    other threads are just reading. Threads may share it; it is pickled without what is
+    open, and opens its shards anew after a fork.
+
+    >>> import tempfile
+    >>> from shardbuild.shards.shardwriter import ShardWriter
+    >>> from shardbuild.train.catalog import Catalog
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with ShardWriter(f"{folder}/x-%02d.tar", maxcount=2) as writer:
+    ...         for number in range(5):
+    ...             _ = writer.write({"__key__": f"k{number}", "cls": b"%d" % number})
+    ...     with SampleReader(Catalog.find(f"{folder}/x.json")) as reader:
+    ...         samples = reader.read([2, 0], [0, 1])
+    >>> [(sample["__key__"], sample["cls"]) for sample in samples]
+    [('k4', b'4'), ('k1', b'1')]
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        fields: Sequence[str] | None = None,
+        storage_options: StorageOptions | None = None,
+        max_open: int = MAX_OPEN,
+    ) -> None:
+        self.catalog = catalog
+        self.fields = None if fields is None else tuple(fields)
+        self._options = storage_options or catalog.storage_options
+        self._max_open = max(1, max_open)
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, _Shard] = OrderedDict()
+        self._num_index_bytes = 0
+        self._stamps: dict[int, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name in ("_pid", "_lock", "_open", "_num_index_bytes", "_stamps"):
+            del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def read(
+        self, shards: Ints | Sequence[int], rows: Ints | Sequence[int]
+    ) -> list[Sample]:
+        """Samples of fields of bytes, with ``__key__`` and ``__url__``.
+
+        Raises:
+            IndexError: There is no such place.
+            ManifestError: An index is missing, or is not that of its shard.
+            StorageError: A shard cannot be read, or has changed since it was read.
+            TruncatedShardError: A shard ends before a sample that it should have.
+        """
+        if self._pid != os.getpid():
+            self._start()
+        shards = np.asarray(shards, dtype=np.int64)
+        positions = self.catalog.positions(shards, np.asarray(rows, dtype=np.int64))
+        if not len(positions):
+            return []
+        cuts = np.ones(len(positions), dtype=np.bool_)
+        cuts[1:] = (np.diff(shards) != 0) | (np.diff(positions) != 1)
+        starts = np.flatnonzero(cuts)
+        lengths = np.diff(np.append(starts, len(positions)))
+        runs = list(
+            zip(
+                shards[starts].tolist(),
+                positions[starts].tolist(),
+                lengths.tolist(),
+                strict=True,
+            )
+        )
+        samples: list[Sample] = []
+        for first in range(0, len(runs), _AT_ONCE):
+            samples += self._read_runs(runs[first : first + _AT_ONCE])
+        return samples
+
+    def _read_runs(self, runs: list[tuple[int, int, int]]) -> list[Sample]:
+        opened = self._opened({shard for shard, _, _ in runs})
+        meter = current_meter()
+        samples: list[Sample] = []
+        far: list[tuple[int, _RemoteShard, int]] = []
+        for number, first, length in runs:
+            shard = opened[number]
+            if isinstance(shard, LocalShard):
+                if length == 1:
+                    samples.append(shard.read_one(first, meter))
+                else:
+                    samples += shard.read_run(first, first + length, meter)
+            else:
+                for i in range(first, first + length):
+                    far.append((len(samples), shard, i))
+                    samples.append({})
+        if far:
+            _read_far(far, samples)
+        return samples
+
+    # -- what is open ---------------------------------------------------------
+
+    def _opened(self, numbers: set[int]) -> dict[int, _Shard]:
+        """The shards of these numbers, all open."""
+        found: dict[int, _Shard] = {}
+        missing: list[int] = []
+        with self._lock:
+            for number in numbers:
+                shard = self._open.get(number)
+                if shard is None:
+                    missing.append(number)
+                else:
+                    self._open.move_to_end(number)
+                    found[number] = shard
+        if missing:
+            missing.sort()
+            urls = self.catalog.urls
+            near = [n for n in missing if local_path(urls[n]) is not None]
+            far = [n for n in missing if local_path(urls[n]) is None]
+            for some, mapped in ((near, map), (far, map_parallel)):
+                each: Callable[..., Any] = mapped
+                for number, shard in zip(
+                    some, each(self._open_shard, some), strict=True
+                ):
+                    found[number] = self._keep(number, shard)
+        return found
+
+    def _open_shard(self, number: int) -> _Shard:
+        places = Places(self.catalog.index(number, keep=False), self.fields)
+        url = self.catalog.urls[number]
+        path = local_path(url)
+        if path is None:
+            return _RemoteShard(url, places, self._options)
+        shard = LocalShard(path, url, places, is_named=True)
+        shard.check_first_header()
+        return shard
+
+    def _keep(self, number: int, shard: _Shard) -> _Shard:
+        with self._lock:
+            stamp = hash_of(shard.stamp)
+            if self._stamps.setdefault(number, stamp) != stamp:
+                problem = "has changed since it was first read: its samples are others"
+                raise StorageError(shard.url, problem)
+            if number in self._open:
+                return self._open[number]
+            self._open[number] = shard
+            self._num_index_bytes += index_bytes(shard.places.index)
+            while len(self._open) > self._max_open or (
+                self._num_index_bytes > INDEX_BYTES and len(self._open) > 1
+            ):
+                _, oldest = self._open.popitem(last=False)
+                self._num_index_bytes -= index_bytes(oldest.places.index)
+        return shard
+
+    def close(self) -> None:
+        """Let go of all shards; reading again opens them again."""
+        with self._lock:
+            self._open.clear()
+            self._num_index_bytes = 0
+
+    def __enter__(self) -> SampleReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def hash_of(stamp: object) -> int:
+    """A number for what a shard was when it was opened."""
+    import hashlib
+
+    digest = hashlib.blake2b(repr(stamp).encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _read_far(
+    wanted: list[tuple[int, _RemoteShard, int]], samples: list[Sample]
+) -> None:
+    """Fill in samples of stores; so many bytes at a time as the budget has."""
+    batch: list[tuple[int, _RemoteShard, int, list[Span]]] = []
+    num_bytes = 0
+    for at, shard, i in wanted:
+        spans = plan_spans(shard.places.wanted(i))
+        size = sum(span.stop - span.start for span in spans)
+        if batch and num_bytes + size > _REMOTE_BYTES:
+            _fetch(batch, samples)
+            batch, num_bytes = [], 0
+        batch.append((at, shard, i, spans))
+        num_bytes += size
+    _fetch(batch, samples)
+
+
+def _fetch(
+    batch: list[tuple[int, _RemoteShard, int, list[Span]]], samples: list[Sample]
+) -> None:
+    jobs: dict[int, tuple[RangeSource, list[int], list[memoryview]]] = {}
+    views: list[list[memoryview]] = []
+    for _, shard, _, spans in batch:
+        source, starts, targets = jobs.setdefault(id(shard), (shard.source, [], []))
+        del source
+        mine = [memoryview(bytearray(span.stop - span.start)) for span in spans]
+        starts += [span.start for span in spans]
+        targets += mine
+        views.append(mine)
+    read_many(jobs.values())
+    for (at, shard, i, spans), mine in zip(batch, views, strict=True):
+        sample: Sample = {"__key__": shard.places.key(i), "__url__": shard.url}
+        samples[at] = cut_spans(sample, spans, mine)
