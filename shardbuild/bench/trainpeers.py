@@ -37,7 +37,7 @@ def load_litdata() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    return load_peer("litdata", extra="bench-torch")
+    return load_peer("litdata")
 
 
 def load_torch_loader() -> Any:
