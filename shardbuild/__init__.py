@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from shardbuild.errors import SampleError as SampleError
     from shardbuild.errors import ShardbuildError as ShardbuildError
     from shardbuild.errors import ShardError as ShardError
+    from shardbuild.errors import StateError as StateError
     from shardbuild.errors import StorageError as StorageError
     from shardbuild.errors import TenbinError as TenbinError
     from shardbuild.errors import TransformError as TransformError
@@ -100,7 +101,6 @@ if TYPE_CHECKING:
     from shardbuild.streams.checks import checktype as checktype
     from shardbuild.streams.dbcache import DBCache as DBCache
     from shardbuild.streams.filters import ishuffle as ishuffle
-    from shardbuild.streams.fluid import Dataset as Dataset
     from shardbuild.streams.hooks import add_hook as add_hook
     from shardbuild.streams.hooks import call_hook as call_hook
     from shardbuild.streams.mixing import RandomMix as RandomMix
@@ -120,6 +120,12 @@ if TYPE_CHECKING:
     from shardbuild.streams.zcom import urls2list as urls2list
     from shardbuild.streams.zcom import zmq_connect as zmq_connect
     from shardbuild.streams.zcom import zmq_make as zmq_make
+    from shardbuild.train.batches import Batch as Batch
+    from shardbuild.train.batches import Skipped as Skipped
+    from shardbuild.train.batches import stack as stack
+    from shardbuild.train.dataset import Dataset as Dataset
+    from shardbuild.train.feed import Feed as Feed
+    from shardbuild.train.mixture import Mixture as Mixture
 
 __version__ = "0.1.0"
 
@@ -140,7 +146,7 @@ _HOMES = {
     "shardbuild.errors": (
         "DecodeError DestinationError EncodeError GopenException KeyRuleError "
         "ManifestError MissingExtraError PipeError PlanError SampleError "
-        "ShardError ShardbuildError StorageError TenbinError TransformError "
+        "ShardError ShardbuildError StateError StorageError TenbinError TransformError "
         "TruncatedShardError UsageError ignore_and_continue ignore_and_stop "
         "reraise_exception warn_and_continue warn_and_stop"
     ),
@@ -169,7 +175,6 @@ _HOMES = {
     ),
     "shardbuild.streams.dbcache": "DBCache",
     "shardbuild.streams.filters": "ishuffle",
-    "shardbuild.streams.fluid": "Dataset",
     "shardbuild.streams.hooks": "add_hook call_hook",
     "shardbuild.streams.mixing": "RandomMix RoundRobin",
     "shardbuild.streams.ports": "open_sink open_source",
@@ -179,6 +184,10 @@ _HOMES = {
     "shardbuild.streams.zcom": (
         "Connection MultiWriter is_zmq_url urls2list zmq_connect zmq_make"
     ),
+    "shardbuild.train.batches": "Batch Skipped stack",
+    "shardbuild.train.dataset": "Dataset",
+    "shardbuild.train.feed": "Feed",
+    "shardbuild.train.mixture": "Mixture",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -24,8 +24,8 @@ from shardbuild.errors import (
 )
 from shardbuild.shards.shardwriter import ShardWriter
 from shardbuild.streams import curried
-from shardbuild.streams.fluid import Dataset
 from shardbuild.streams.splitters import split, split_by_node
+from shardbuild.train.dataset import Dataset
 
 NUM_SAMPLES = 25
 MAXCOUNT = 4

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from shardbuild.shards.shardwriter import ShardWriter
 from shardbuild.streams import curried, filters
-from shardbuild.streams.fluid import Dataset
 from shardbuild.streams.mixing import RoundRobin
 from shardbuild.streams.splitters import split_by_node, split_by_worker
 from shardbuild.streams.tariterators import (
@@ -21,6 +20,7 @@ from shardbuild.streams.tariterators import (
     tar_file_expander,
     url_opener,
 )
+from shardbuild.train.dataset import Dataset
 
 # webdataset leaves the files that it reads to the garbage collector.
 leaking_peer = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")

@@ -5,7 +5,7 @@ checked at once. Where a stage takes a ``handler``, that decides about the error
 single samples; where it draws at random, a ``seed`` (0 unless you say another), or a
 generator ``rng``, decides what comes.
 
-The same stages are methods of `shardbuild.streams.fluid.Dataset`, and, without
+The same stages are methods of `shardbuild.Dataset`, and, without
 samples, functions in `shardbuild.streams.curried`.
 
 >>> samples = [{"__key__": "a", "cls": b"3"}, {"__key__": "b", "cls": b"5"}]

@@ -1,23 +1,19 @@
-"""Data sets that are built stage by stage."""
+"""Sources of samples, and the stages that they pass, one after another."""
 
 from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING, Any, Self
 
-from shardbuild.errors import Handler, reraise_exception
 from shardbuild.streams import filters
 from shardbuild.streams.lengths import length_after
-from shardbuild.streams.sources import ShardSource, Source, samples_of
-from shardbuild.streams.splitters import Splitter, single_node_only, split_by_worker
+from shardbuild.streams.sources import Source, samples_of
 from shardbuild.streams.stages import fluid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
-    from shardbuild.storage.urls import StorageOptions
-
-__all__ = ["Dataset", "Pipeline"]
+__all__ = ["Pipeline"]
 
 
 class Pipeline:
@@ -102,75 +98,3 @@ class Pipeline:
     unlisted = fluid(filters.unlisted)
     with_epoch = fluid(filters.with_epoch)
     with_length = fluid(filters.with_length)
-
-
-class Dataset(Pipeline):
-    """The samples of shards, and the stages that they pass.
-
-    Samples have ``__key__``, ``__url__`` (the shard they are from) and fields of
-    bytes, until ``decode``. Shards are read one after another, front to back.
-
-    >>> import tempfile
-    >>> from shardbuild.shards.shardwriter import ShardWriter
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> with ShardWriter(f"{folder.name}/train-%06d.tar", maxcount=2) as writer:
-    ...     for number in range(5):
-    ...         _ = writer.write({"__key__": f"{number}", "cls": number})
-    >>> dataset = Dataset(f"{folder.name}/train.json").decode().to_tuple("__key__ cls")
-    >>> list(dataset), len(dataset)
-    ([('0', 0), ('1', 1), ('2', 2), ('3', 3), ('4', 4)], 5)
-    >>> folder.cleanup()
-
-    Args:
-        urls: A url spec, or several: braces, globs, lists, manifests (`expand_urls`).
-        length: What ``len`` gives: True is what the manifests say, a number that
-            number, False nothing.
-        splitter: Which of its node's shards this process reads; None is all.
-        handler: What decides about a shard that is missing or damaged; if it says
-            to go on, the rest of that shard is left out.
-        shuffle: Whether shards come in a random order, another in each epoch.
-        seed: Another seed, other orders.
-        nodesplitter: Which shards are this node's. Unless you say another
-            (`split_by_node`), more than one node is an error.
-        storage_options: What to pass on to fsspec.
-    """
-
-    _source: ShardSource
-
-    def __init__(  # noqa: PLR0913  # as in webdataset
-        self,
-        urls: str | Sequence[str],
-        *,
-        length: bool | int = True,
-        splitter: Splitter | None = split_by_worker,
-        handler: Handler = reraise_exception,
-        shuffle: bool = False,
-        seed: int = 0,
-        nodesplitter: Splitter | None = single_node_only,
-        storage_options: StorageOptions | None = None,
-    ) -> None:
-        super().__init__(
-            ShardSource(
-                urls=urls if isinstance(urls, str) else tuple(urls),
-                length_said=length,
-                splitter=splitter,
-                nodesplitter=nodesplitter,
-                handler=handler,
-                is_shuffled=shuffle,
-                seed=seed,
-                storage_options=storage_options,
-            )
-        )
-
-    def resampled(self) -> Self:
-        """The same data set, but shards are drawn with replacement, endlessly.
-
-        All processes draw alike, and then split what was drawn.
-        """
-        made = self.at_epoch(self._first_epoch)
-        made._source = self._source.resampled()
-        return made
-
-    def shard_urls(self, epoch: int = 0) -> Iterator[str]:
-        """The urls that this process reads in an epoch, in order."""
-        return self._source.shard_urls(epoch)

@@ -88,9 +88,8 @@ def apply_stages(
         try:
             for result in _chained(stages, source):
                 _fill(results, source.taken - 1)
-                if len(results) >= source.taken:
-                    raise UsageError("stages", "made several of one sample")
                 results.append(result)
+                _check_count(results, source.taken)
         except (MemoryError, MissingExtraError, UsageError):
             raise
         except Exception as caught:  # noqa: BLE001  # the caller decides about it
@@ -102,6 +101,11 @@ def apply_stages(
         if error is not None:
             results.append(NoResult(error))
     return results
+
+
+def _check_count(results: list[Any | NoResult], most: int) -> None:
+    if len(results) > most:
+        raise UsageError("stages", "made several of one sample")
 
 
 def _chained(stages: Sequence[AnyStage], samples: Iterable[Any]) -> Iterator[Any]:

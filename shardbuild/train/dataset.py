@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import numpy as np
 
-from shardbuild.errors import SampleError, UsageError
-from shardbuild.streams import fluid
+from shardbuild.errors import Handler, SampleError, UsageError, reraise_exception
+from shardbuild.streams.fluid import Pipeline
 from shardbuild.streams.lengths import length_after
-from shardbuild.streams.splitters import current_place
+from shardbuild.streams.sources import ShardSource
+from shardbuild.streams.splitters import (
+    Splitter,
+    current_place,
+    single_node_only,
+    split_by_worker,
+)
 from shardbuild.train.applying import NoResult, apply_stages, check_stages
 from shardbuild.train.catalog import Catalog
 from shardbuild.train.feed import Feed, Options
@@ -19,12 +25,12 @@ from shardbuild.train.selected import SelectedSource
 from shardbuild.train.settings import Choice, IndexedSetting, StreamedSetting, strand_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from shardbuild.storage.partcache import PartCache
-    from shardbuild.streams.sources import ShardSource
+    from shardbuild.storage.urls import StorageOptions
     from shardbuild.train.batches import Collate
     from shardbuild.train.catalog import Columns
     from shardbuild.train.positions import Last
@@ -34,25 +40,84 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "feed_options"]
 
 
-class Dataset(fluid.Dataset):
-    __doc__ = (fluid.Dataset.__doc__ or "").replace(
-        "    Args:\n",
-        """    Shards that have indexes, as all of ours do, can be read anywhere too:
+class Dataset(Pipeline):
+    """The samples of shards, and the stages that they pass.
 
+    Samples have ``__key__``, ``__url__`` (the shard they are from) and fields of
+    bytes, until ``decode``. Iterated over, shards are read one after another, front
+    to back.
+
+    >>> import tempfile
+    >>> from shardbuild.shards.shardwriter import ShardWriter
+    >>> folder = tempfile.TemporaryDirectory()
     >>> with ShardWriter(f"{folder.name}/train-%06d.tar", maxcount=2) as writer:
     ...     for number in range(5):
     ...         _ = writer.write({"__key__": f"{number}", "cls": number})
+    >>> dataset = Dataset(f"{folder.name}/train.json").decode().to_tuple("__key__ cls")
+    >>> list(dataset), len(dataset)
+    ([('0', 0), ('1', 1), ('2', 2), ('3', 3), ('4', 4)], 5)
+
+    Shards that have indexes, as all of ours do, can be read at any place, and fed to
+    training in an exact order:
+
     >>> dataset[3], dataset["4"], list(dataset[1:3])
     (('3', 3), ('4', 4), [('1', 1), ('2', 2)])
     >>> with dataset.feed(global_batch=2, shuffle=True, seed=1) as feed:
     ...     len(feed), [[key for key, _ in batch] for batch in feed]
-    (3, [['0', '4'], ['2', '3'], ['1', '4']])
+    (3, [['1', '3'], ['2', '4'], ['0', '3']])
     >>> folder.cleanup()
 
     Args:
-""",
-        1,
-    ).replace("    >>> folder.cleanup()\n\n    Shards that", "\n    Shards that")
+        urls: A url spec, or several: braces, globs, lists, manifests (`expand_urls`).
+        length: What ``len`` gives: True is what the manifests or the indexes say, a
+            number that number, False nothing.
+        splitter: Which of its node's shards this process iterates over; None is all.
+        handler: What decides about a shard that is missing or damaged; if it says
+            to go on, the rest of that shard is left out.
+        shuffle: Whether shards come in a random order, another in each epoch.
+        seed: Another seed, other orders.
+        nodesplitter: Which shards are this node's. Unless you say another
+            (`split_by_node`), to iterate on more than one node is an error.
+        storage_options: What to pass on to fsspec.
+    """
+
+    _source: ShardSource
+
+    def __init__(  # noqa: PLR0913  # as in webdataset
+        self,
+        urls: str | Sequence[str],
+        *,
+        length: bool | int = True,
+        splitter: Splitter | None = split_by_worker,
+        handler: Handler = reraise_exception,
+        shuffle: bool = False,
+        seed: int = 0,
+        nodesplitter: Splitter | None = single_node_only,
+        storage_options: StorageOptions | None = None,
+    ) -> None:
+        super().__init__(
+            ShardSource(
+                urls=urls if isinstance(urls, str) else tuple(urls),
+                length_said=length,
+                splitter=splitter,
+                nodesplitter=nodesplitter,
+                handler=handler,
+                is_shuffled=shuffle,
+                seed=seed,
+                storage_options=storage_options,
+            )
+        )
+
+    def resampled(self) -> Self:
+        """The same data set, but shards are drawn with replacement, endlessly.
+
+        All processes draw alike, and then split what was drawn.
+        """
+        return self._with_source(self._source.resampled())
+
+    def shard_urls(self, epoch: int = 0) -> Iterator[str]:
+        """The urls that this process iterates over in an epoch, in order."""
+        return self._source.shard_urls(epoch)
 
     @property
     def has_index(self) -> bool:
@@ -287,9 +352,8 @@ class Dataset(fluid.Dataset):
     def close(self) -> None:
         """Close the shards that reading single samples opened."""
         for source in (self._source, self._source._known.get("by_place")):
-            reader = source and source._known.pop("reader", None)
-            if reader is not None:
-                reader.close()
+            if isinstance(source, SelectedSource):
+                source.close()
 
 
 def _selected(source: ShardSource, catalog: Catalog) -> SelectedSource:
@@ -299,7 +363,7 @@ def _selected(source: ShardSource, catalog: Catalog) -> SelectedSource:
     return SelectedSource(**{**values, "catalog": catalog, "_known": known})
 
 
-def feed_options(  # noqa: PLR0913  # those of a feed
+def feed_options(  # those of a feed
     global_batch: int,
     rank: int | None,
     world: int | None,

@@ -46,8 +46,10 @@ class Explanation:
     def __str__(self) -> str:
         share = self.global_batch // self.world
         lines = [
-            f"epoch      {self.num_samples:,} samples, {self.num_steps:,} steps of "
-            f"{self.global_batch:,}: {share:,} for each of {self.world} ranks",
+            (
+                f"epoch      {self.num_samples:,} samples, {self.num_steps:,} steps of "
+                f"{self.global_batch:,}: {share:,} for each of {self.world} ranks"
+            ),
             f"last step  {_LAST[self.last]}",
         ]
         if not self.shuffle:

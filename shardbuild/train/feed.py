@@ -66,8 +66,16 @@ class Setting(Protocol):
     """The data sets of a feed and their order."""
 
     name: str
-    has_stages: bool
-    is_remote: bool
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether samples pass stages."""
+        ...
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether threads have to wait for a store."""
+        ...
 
     def identity(self) -> Identity:
         """What decides about the order."""

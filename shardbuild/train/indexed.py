@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shardbuild.errors import StateError
+from shardbuild.errors import StateError, UsageError
 from shardbuild.train.batches import Facts
 from shardbuild.train.positions import Draw, Last, Share, Step, Steps
 from shardbuild.train.strand import Results, Strand
@@ -57,20 +57,25 @@ class Mixing:
 
     def going_on(self, saved: dict[str, Any], position: int, name: str) -> Mixing:
         """These weights from a position on, after those of a saved state."""
+        try:
+            before = Mixing.from_json(saved)
+            if len(before.base) == len(self.base) and before.since <= position:
+                if before.schedule.weights == self.schedule.weights:
+                    return before
+                counts = before.counts_at(position)
+                return Mixing(self.schedule, tuple(counts), position)
+        except (KeyError, TypeError, ValueError, UsageError) as error:
+            problem = f"the state's mixture is damaged: {str(saved)[:200]}"
+            raise StateError(name, problem) from error
+        raise StateError(name, f"the state's mixture does not fit: {str(saved)[:200]}")
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Mixing:
+        """What `to_json` made."""
         from shardbuild.train.schedule import Schedule
 
-        try:
-            base = tuple(int(count) for count in saved["base"])
-            before = Mixing(Schedule(saved["weights"]), base, int(saved["since"]))
-            if len(base) != len(self.base) or not 0 <= before.since <= position:
-                raise ValueError(f"of {len(base)} data sets")
-            if before.schedule.weights == self.schedule.weights:
-                return before
-            counts = tuple(before.counts_at(position))
-        except (KeyError, TypeError, ValueError) as error:
-            problem = f"the state's mixture does not fit: {str(saved)[:200]}"
-            raise StateError(name, problem) from error
-        return Mixing(self.schedule, counts, position)
+        base = tuple(int(count) for count in saved["base"])
+        return cls(Schedule(saved["weights"]), base, int(saved["since"]))
 
 
 class IndexedSource:

@@ -72,7 +72,7 @@ class Mixture:
                 problem = "not all of its shards have an index: shardbuild index"
                 raise UsageError(dataset.name, problem)
 
-    def feed(  # noqa: PLR0913  # those of a data set's feed
+    def feed(  # those of a data set's feed
         self,
         global_batch: int,
         *,

@@ -42,6 +42,11 @@ class SelectedSource(ShardSource):
         reader: SampleReader = self._known["reader"]
         return reader
 
+    def close(self) -> None:
+        """Close what the reader opened."""
+        if "reader" in self._known:
+            self._known.pop("reader").close()
+
     def samples(self, epoch: int) -> Iterator[Sample]:
         """The samples of this process's shards."""
         numbers = self._numbers()

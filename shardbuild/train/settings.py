@@ -14,7 +14,6 @@ from shardbuild.train.catalog import Catalog
 from shardbuild.train.indexed import IndexedSource, Mixing
 from shardbuild.train.order import Order
 from shardbuild.train.reading import SampleReader
-from shardbuild.train.schedule import Schedule
 from shardbuild.train.state import FeedState, Identity
 from shardbuild.train.strand import Strand
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from shardbuild.shards.index import ShardIndex
     from shardbuild.storage.partcache import PartCache
     from shardbuild.storage.urls import StorageOptions
+    from shardbuild.train.schedule import Schedule
     from shardbuild.train.streamed import StreamedSource
 
 __all__ = ["Choice", "IndexedSetting", "StreamedSetting", "strand_of"]
@@ -81,7 +81,6 @@ def strand_of(catalog: Catalog, choice: Choice) -> Strand:
     reader = SampleReader(
         catalog,
         fields=choice.fields,
-        cache=choice.cache,
         storage_options=choice.storage_options,
     )
     return Strand(catalog, order, reader, choice.stages, choice.max_bad)

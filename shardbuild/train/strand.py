@@ -9,9 +9,7 @@ import numpy as np
 from shardbuild.errors import SampleError
 from shardbuild.train.applying import NoResult, apply_stages
 from shardbuild.train.batches import Skipped
-from shardbuild.train.order import Order
 from shardbuild.train.positions import Draw
-from shardbuild.train.reading import SampleReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +18,8 @@ if TYPE_CHECKING:
 
     from shardbuild.shards.samples import Sample
     from shardbuild.train.catalog import Catalog
+    from shardbuild.train.order import Order
+    from shardbuild.train.reading import SampleReader
 
     Ints = NDArray[np.int64]
 
