@@ -283,7 +283,7 @@ class Catalog:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in ("_keys", "_ends"):
+        for name in ("_keys", "_ends", "num_samples"):
             state.pop(name, None)
         return state
 
