@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -25,7 +24,7 @@ from tests.tars import entries_of, make_samples, make_tar
 
 
 def written(folder: Path, count: int = 25, per_shard: int = 7) -> str:
-    """Shards of samples ``k00``, ``k01``, ... whose ``cls`` is as long as their number."""
+    """Shards of samples ``k00``, ``k01``, ...; ``cls`` is as long as the number."""
     with ShardWriter(f"{folder}/x-%02d.tar", maxcount=per_shard) as writer:
         for number in range(count):
             sample = {"__key__": f"k{number:02d}", "cls": b"1" * number}
@@ -162,7 +161,7 @@ class TestFinding:
         assert numbers(odd) == numbers(
             here.where(lambda columns: columns.num_bytes % 2 == 1)
         )
-        os.unlink(tmp_path / "x-00.tar.npz")
+        (tmp_path / "x-00.tar.npz").unlink()
         assert Catalog.find(f"{tmp_path}/x.json") is None
 
     def test_an_empty_data_set_has_no_samples(self, tmp_path):
@@ -263,7 +262,7 @@ class TestColumns:
         def look(columns: Columns):
             seen.append(
                 (
-                    os.path.basename(columns.url),
+                    Path(columns.url).name,
                     columns.key.tolist(),
                     columns.num_bytes.tolist(),
                     columns.size("jpg").tolist(),
@@ -384,7 +383,7 @@ class TestIndexes:
     def test_an_index_made_anew_for_a_shard_that_grew_is_refused(self, tmp_path):
         catalog = found(written(tmp_path))
         url = catalog.urls[1]
-        with open(url, "ab") as file:
+        with Path(url).open("ab") as file:
             file.write(bytes(10240))
         save_index(scan_shard(url), url)
         assert load_index(url) is not None
