@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import re
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from shardbuild.bench import peers
+from shardbuild.bench import decoding, peers
 from shardbuild.bench.catalog import WORKLOADS
 from shardbuild.bench.datasets import (
     DIALECTS,
@@ -33,7 +34,13 @@ from shardbuild.bench.shaped_server import Shape, shaped_server
 from shardbuild.bench.shards import TotalSize, measure_shards
 from shardbuild.bench.targets import TARGETS, Target, judge
 from shardbuild.bench.timing import Contestant, Timing, measure
-from shardbuild.bench.workloads import Scene, check_file, check_samples
+from shardbuild.bench.workloads import (
+    Scene,
+    check_any_order,
+    check_file,
+    check_samples,
+    nobody,
+)
 from shardbuild.cli import bench
 from shardbuild.cli.main import main
 from shardbuild.errors import MissingExtraError, SampleError, ShardbuildError
@@ -50,6 +57,11 @@ def bytecode(tmp_path_factory):
 def scene(tmp_path, bytecode):
     return Scene(tmp_path, num_samples=40, num_photos=20, num_workers=2)
 
+
+# Torch is larger than all else, and litData wants it: both may be missing.
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+HAS_LITDATA = importlib.util.find_spec("litdata") is not None
+HERE = [name for name in WORKLOADS if HAS_TORCH or not name.startswith("loader-")]
 
 # webdataset and wids leave the files that they read to the garbage collector.
 leaking_peers = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -196,6 +208,49 @@ def test_a_contestant_that_reads_something_else_is_found(spoil, problem):
         check_samples("a.tar", spoil(samples), samples)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda samples: samples[:-1], "is missing"),
+        (lambda samples: [*samples, samples[0]], "differs"),
+        (lambda samples: [*samples[1:], samples[1]], "differs"),
+        (lambda samples: [{**samples[0], "cls": b"9"}, *samples[1:]], "differs"),
+        (lambda samples: [{**samples[0], "__key__": "x"}, *samples[1:]], "differs"),
+    ],
+    ids=["missing", "surplus", "twice", "changed", "renamed"],
+)
+def test_who_reads_something_else_in_another_order_is_found(spoil, problem):
+    samples = make_small_samples(4, seed=0)
+    check_any_order("a.tar", samples[::-1], samples)
+    with pytest.raises(SampleError, match=problem):
+        check_any_order("a.tar", spoil(samples), samples)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda samples: samples[:-1], "is missing"),
+        (lambda samples: [*samples, samples[0]], "comes twice"),
+        (lambda samples: samples[::-1], "differs"),
+        (lambda samples: [{**samples[0], "cls": 9}, *samples[1:]], "differs"),
+        (lambda samples: [_darkened(samples[0]), *samples[1:]], "differs"),
+    ],
+    ids=["missing", "surplus", "swapped", "label", "pixel"],
+)
+def test_who_decodes_something_else_is_found(spoil, problem):
+    photos = make_photo_samples(3, seed=0)
+    decoded = [decoding.decode_bare(photo) for photo in photos]
+    decoding.check_decoded("a.tar", decoded, photos)
+    with pytest.raises(SampleError, match=problem):
+        decoding.check_decoded("a.tar", spoil(decoded), photos)
+
+
+def _darkened(sample: dict[str, Any]) -> dict[str, Any]:
+    pixels = sample["jpg"].copy()
+    pixels[-1, -1, -1] ^= 1
+    return {**sample, "jpg": pixels}
+
+
 def test_a_contestant_that_writes_other_bytes_is_found(tmp_path):
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "b").write_bytes(b"2")
@@ -273,6 +328,14 @@ def test_a_target_on_memory_is_an_upper_bound(targets):
     assert [verdict.measured.median for verdict in judge("w", timings)] == [8, 2]
 
 
+@pytest.mark.parametrize(("bound", "is_met"), [(3.0, True), (2.9, False)])
+def test_a_target_on_seconds_is_an_upper_bound(bound, is_met, targets):
+    targets(Target("w", bound, (), "seconds"))
+    [verdict] = judge("w", [_timing("shardbuild", 1, 3, 9)])
+    assert verdict.measured.median == 3
+    assert verdict.is_met is is_met
+
+
 def test_a_target_whose_peers_did_not_run_is_not_judged(targets):
     targets(Target("w", 3, ("other",)), Target("v", 3, ("other",)))
     assert judge("w", [_timing("shardbuild", 1)]) == []
@@ -285,12 +348,23 @@ def test_each_target_is_of_a_workload():
 # Workloads
 
 
+def _targets(workload: str, *, with_litdata: bool) -> list[Target]:
+    return [
+        target
+        for target in TARGETS
+        if target.workload == workload
+        and (with_litdata or "litData" not in str(target.against))
+    ]
+
+
 @leaking_peers
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", HERE)
 def test_a_workload_runs_with_its_peers_and_judges_all_its_targets(name, scene):
     result = run_workload(WORKLOADS[name], scene, 1, with_peers=True)
-    wanted = [target for target in TARGETS if target.workload == name]
+    wanted = _targets(name, with_litdata=HAS_LITDATA)
     assert [verdict.target for verdict in result.verdicts] == wanted
+    wants_torch = WORKLOADS[name].torch_peers is not nobody
+    assert len(result.not_run) == (wants_torch and not HAS_LITDATA)
     assert {timing.role for timing in result.timings} >= {"baseline", "ours"}
     table = as_table(result)
     for timing in result.timings:
@@ -300,6 +374,30 @@ def test_a_workload_runs_with_its_peers_and_judges_all_its_targets(name, scene):
     assert kinds.count("timing") == len(result.timings)
     assert kinds.count("target") == len(wanted)
     assert all(record["workload"] == name for record in records)
+
+
+@leaking_peers
+def test_peers_that_are_missing_with_torch_are_told_and_the_others_measured(
+    scene, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "litdata", None)  # as Python marks what is not
+    result = run_workload(WORKLOADS["feed-small"], scene, 1, with_peers=True)
+    wanted = _targets("feed-small", with_litdata=False)
+    assert [verdict.target for verdict in result.verdicts] == wanted != []
+    assert "not run: shardbuild bench: needs the package 'litdata'" in as_table(result)
+    [record] = [each for each in as_records(result) if each["kind"] == "not run"]
+    assert record["workload"] == "feed-small"
+    assert "shardbuild[bench]" in record["problem"]
+    alone = run_workload(WORKLOADS["feed-small"], scene, 1, with_peers=False)
+    assert not alone.not_run
+    assert not alone.verdicts
+
+
+def test_a_workload_that_needs_torch_says_so(scene, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.data", raising=False)
+    with pytest.raises(MissingExtraError, match=r"shardbuild\[torch\]"):
+        run_workload(WORKLOADS["loader-small"], scene, 1, with_peers=False)
 
 
 def test_a_table_says_which_floors_were_missed(scene, targets):
@@ -467,6 +565,23 @@ def test_a_workload_whose_package_is_missing_is_told_not_hidden(
     assert "shardbuild[s3]" in out
     with pytest.raises(MissingExtraError):
         _bench("stream-s3", *TINY)
+
+
+@pytest.mark.parametrize("extra", ["torch", "bench"])
+def test_only_the_peers_own_extra_has_to_be_there_for_all_workloads(
+    extra, capsys, monkeypatch
+):
+    def missing(scene):
+        raise MissingExtraError("shardbuild bench", "a-package", extra)
+
+    row = replace(WORKLOADS["loader-small"], prepare=missing)
+    monkeypatch.setattr(bench, "WORKLOADS", {"loader-small": row})
+    if extra == "bench":
+        with pytest.raises(MissingExtraError):
+            _bench(*TINY, "--peers")
+    else:
+        assert _bench(*TINY, "--peers") == 0
+        assert "not run" in capsys.readouterr().out
 
 
 def test_the_scratch_folder_goes_where_it_is_told_and_away(tmp_path):

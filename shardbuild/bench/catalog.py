@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 from shardbuild.bench import (
     converting,
+    decoding,
+    feeding,
     importing,
     indexing,
+    loading,
     reading,
     reshuffling,
+    starting,
     streaming,
     writing,
 )
@@ -29,6 +33,10 @@ WORKLOADS: dict[str, Workload] = {
         reshuffling.WORKLOADS,
         streaming.WORKLOADS,
         importing.WORKLOADS,
+        feeding.WORKLOADS,
+        decoding.WORKLOADS,
+        starting.WORKLOADS,
+        loading.WORKLOADS,
     )
     for workload in rows
 }

@@ -14,7 +14,7 @@ from shardbuild.errors import ShardbuildError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["WORKLOADS"]
+__all__ = ["WORKLOADS", "process"]
 
 _BY_US = """
 import sys
@@ -43,9 +43,8 @@ except OSError:
 """
 
 
-def _process(name: str, case: Case, code: str) -> Contestant:
+def process(name: str, code: str, *arguments: str) -> Contestant:
     """Make a contestant that runs Python code in a new process."""
-    arguments = [case.urls[0], str(case.num_samples)]
     command = [sys.executable, "-c", code + _PEAK, *arguments]
 
     def run() -> int | None:
@@ -57,25 +56,27 @@ def _process(name: str, case: Case, code: str) -> Contestant:
     return Contestant(name, run)
 
 
+def _reader(name: str, case: Case, code: str) -> Contestant:
+    return process(name, code, case.urls[0], str(case.num_samples))
+
+
 def _baseline(case: Case) -> Sequence[Contestant]:
-    return [
-        _process("python", case, "pass"),
-        _process("import numpy", case, "import numpy"),
-    ]
+    del case
+    return [process("python", "pass"), process("import numpy", "import numpy")]
 
 
 def _ours(case: Case) -> Sequence[Contestant]:
     return [
-        _process("shardbuild", case, _BY_US),
-        _process("import shardbuild", case, "import shardbuild"),
+        _reader("shardbuild", case, _BY_US),
+        process("import shardbuild", "import shardbuild"),
     ]
 
 
 def _peers(case: Case) -> Sequence[Contestant]:
     load_peer("webdataset")
     return [
-        _process("webdataset", case, _BY_WEBDATASET),
-        _process("import webdataset", case, "import webdataset"),
+        _reader("webdataset", case, _BY_WEBDATASET),
+        process("import webdataset", "import webdataset"),
     ]
 
 

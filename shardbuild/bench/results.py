@@ -48,7 +48,7 @@ def _lead_in_cpu(result: Result, timing: Timing) -> Spread:
 
 
 def as_records(result: Result) -> Iterator[dict[str, Any]]:
-    """Make a JSON line per contestant and one per target."""
+    """Make a JSON line per contestant, per target, and per peer that was missing."""
     head = {
         "workload": result.workload,
         "num_samples": result.num_samples,
@@ -84,6 +84,8 @@ def as_records(result: Result) -> Iterator[dict[str, Any]]:
             "measured": asdict(verdict.measured),
             "is_met": verdict.is_met,
         }
+    for problem in result.not_run:
+        yield {"kind": "not run", "workload": result.workload, "problem": problem}
 
 
 def _range(spread: Spread) -> str:
@@ -109,18 +111,23 @@ def _row(result: Result, timing: Timing) -> list[str]:
     ]
 
 
+_UNITS = {"bytes": (MIB, " MiB"), "seconds": (1, " s")}
+
+
 def _verdict_line(verdict: Verdict) -> str:
-    measured = verdict.measured
-    unit = ""
-    if verdict.target.measure == "bytes":
-        measured = Spread(
-            measured.median / MIB, measured.low / MIB, measured.high / MIB
+    scale, unit = _UNITS.get(verdict.target.measure, (1, ""))
+    low, middle, high = (
+        value / scale
+        for value in (
+            verdict.measured.low,
+            verdict.measured.median,
+            verdict.measured.high,
         )
-        unit = " MiB"
+    )
     word = "met    " if verdict.is_met else "NOT MET"
     return (
         f"  {word} {verdict.target.ours}: {verdict.target}: "
-        f"{measured.median:.3g}{unit} ({_range(measured)})"
+        f"{middle:.3g}{unit} ({low:.4g}-{high:.4g})"
     )
 
 
@@ -144,6 +151,7 @@ def as_table(result: Result) -> str:
         ]
         lines.append("  ".join(["  " + first.ljust(widths[0]), *cells]).rstrip())
     lines += map(_verdict_line, result.verdicts)
+    lines += [f"  not run: {problem}" for problem in result.not_run]
     if result.verdicts and not result.is_full:
         lines.append("  the floors are about more samples than these: --full")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TARGETS", "Target", "Verdict", "judge"]
 
-Measure = Literal["speed", "wall", "cpu", "memory", "bytes"]
+Measure = Literal["speed", "wall", "cpu", "memory", "bytes", "seconds"]
 
 MIB = 1 << 20
 
@@ -28,8 +28,8 @@ class Target:
     """Contestants; of several, the best in each round counts."""
     measure: Measure = "speed"
     """``speed``: how many times as fast as the other (at least the bound); ``wall``,
-    ``cpu``, ``memory``: how many times what the other takes, ``bytes``: the memory
-    itself (at most the bound)."""
+    ``cpu``, ``memory``: how many times what the other takes, ``bytes``, ``seconds``:
+    the memory or the wall time itself (at most the bound)."""
     ours: str = "shardbuild"
 
     def __str__(self) -> str:
@@ -38,6 +38,8 @@ class Target:
             return f"at least {self.bound:g} times as fast as {other}"
         if self.measure == "bytes":
             return f"at most {self.bound / MIB:g} MiB"
+        if self.measure == "seconds":
+            return f"at most {self.bound:g} s"
         word = {"wall": "wall time", "cpu": "CPU time", "memory": "unshared memory"}
         return f"at most {self.bound:g} times the {word[self.measure]} of {other}"
 
@@ -57,6 +59,8 @@ _GROUPBY = (
     "dask groupby disk, threads",
     "dask groupby tasks, cluster",
 )
+
+_SHUFFLED = "shardbuild, shuffled"
 
 _TARFILE = ("tarfile stream", "tarfile seek")
 
@@ -90,6 +94,23 @@ TARGETS = (
     Target("stream-s3", 3.8, ("s3fs open()",)),
     Target("import", 0.15, ("webdataset",), "wall"),
     Target("import", 60 * MIB, (), "bytes"),
+    Target("feed-small", 25, ("webdataset",)),
+    Target("feed-small", 25, ("webdataset",), ours=_SHUFFLED),
+    Target("feed-small", 1.0, ("litData",)),
+    Target("feed-small", 1.0, ("litData, shuffled",), ours=_SHUFFLED),
+    Target("feed-img", 4, ("webdataset",)),
+    Target("feed-img", 5.5, ("webdataset",), ours=_SHUFFLED),
+    Target("feed-img", 2.3, ("litData",)),
+    Target("feed-img", 2.3, ("litData, shuffled",), ours=_SHUFFLED),
+    Target("feed-decode", 1.03, ("Pillow",), "wall", "1 thread"),
+    Target("feed-decode", 1.8, ("1 thread",), ours="2 threads"),
+    Target("feed-start", 1, (), "seconds"),
+    Target("loader-small", 6.5, ("webdataset",)),
+    Target("loader-small", 6.5, ("webdataset",), ours=_SHUFFLED),
+    Target("loader-small", 1.0, ("litData",)),
+    Target("loader-small", 1.0, ("litData, shuffled",), ours=_SHUFFLED),
+    Target("loader-img", 1.0, ("litData",)),
+    Target("loader-img", 1.0, ("litData, shuffled",), ours=_SHUFFLED),
 )
 
 
@@ -99,6 +120,8 @@ def _measured(target: Target, ours: Timing, others: Sequence[Timing]) -> Spread 
         return None
     if target.measure == "bytes":
         return spread_of(ours.peak_bytes)
+    if target.measure == "seconds":
+        return spread_of(ours.wall)
     if target.measure == "speed":
         return compare(fastest([other.wall for other in others]), ours.wall)
     field: Callable[[Timing], Sequence[float]] = operator.attrgetter(

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
     from shardbuild.shards.samples import Sample
 
-__all__ = ["Case", "Scene", "Workload", "check_file", "check_samples"]
+__all__ = [
+    "Case",
+    "Scene",
+    "Workload",
+    "check_any_order",
+    "check_file",
+    "check_samples",
+]
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,9 @@ class Workload:
     """Of so many samples are the floors: with few, starting costs more than working."""
     peers: Contestants = nobody
     """Imports what it needs, or raises MissingExtraError."""
+    torch_peers: Contestants = nobody
+    """Those that need torch: where it is not installed, that is told, and the others
+    are measured."""
     unit: str = "samples"
     """What is counted a second."""
     warm_up: bool = True
@@ -189,6 +199,26 @@ def check_samples(url: str, got: Iterable[Sample], true: Iterable[Sample]) -> No
     missing = next(expected, None)
     if missing is not None:
         raise SampleError(url, "is missing", missing["__key__"])
+
+
+def check_any_order(url: str, got: Iterable[Sample], true: Iterable[Sample]) -> None:
+    """Compare samples with what they have to be, in whatever order they come.
+
+    Raises:
+        SampleError: a sample differs, is missing, or comes twice.
+
+    >>> true = [{"__key__": "1", "cls": b"5"}, {"__key__": "2", "cls": b"6"}]
+    >>> check_any_order("a.tar", reversed(true), true)
+    >>> check_any_order("a.tar", [true[0], true[0]], true)
+    Traceback (most recent call last):
+      ...
+    shardbuild.errors.SampleError: a.tar: sample '1': differs from what was written
+    """
+    wanted = {sample["__key__"]: sample for sample in true}
+    for sample in got:
+        key = sample["__key__"]
+        check_samples(url, [sample], filter(None, [wanted.pop(key, None)]))
+    check_samples(url, [], wanted.values())
 
 
 def check_file(got: Path, true: Path) -> None:

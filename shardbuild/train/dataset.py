@@ -332,6 +332,8 @@ class Dataset(Pipeline):
 
     def _choice(self, **order: Unpack[OrderOptions]) -> Choice:
         check_stages(self._stages)
+        if self._source.is_resampled:
+            raise UsageError("resampled", "draws shards: a feed has its own order")
         return Choice(
             **order,
             fields=self._source.fields,

@@ -1,0 +1,133 @@
+"""Reading for training by the workers of torch's DataLoader."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import deque
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from shardbuild.bench.feeding import feed_case, litdata_folder, unpadded
+from shardbuild.bench.peers import load_peer
+from shardbuild.bench.timing import Contestant
+from shardbuild.bench.trainpeers import (
+    load_torch_loader,
+    read_by_litdata,
+    with_torch_loader,
+)
+from shardbuild.bench.workloads import Case, Scene, Workload, check_any_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+__all__ = ["WORKLOADS"]
+
+BATCH = 64
+
+
+def _case(scene: Scene, size: str) -> Case:
+    load_torch_loader()
+    return feed_case(scene, size)
+
+
+def _loader(name: str, case: Case, load: Callable[[], Iterable[Any]]) -> Contestant:
+    """Make a contestant that takes lists of samples from workers."""
+
+    def run() -> None:
+        deque(load(), maxlen=0)
+
+    def check() -> None:
+        samples = itertools.chain.from_iterable(load())
+        check_any_order(case.urls[0], samples, case.samples())
+
+    return Contestant(name, run, check)
+
+
+def _baseline(case: Case) -> Sequence[Contestant]:
+    """Make the floor: workers that have all samples, and only hand them over."""
+    samples = list(case.samples())
+    batches = [samples[i : i + BATCH] for i in range(0, len(samples), BATCH)]
+    load = functools.partial(with_torch_loader, batches, case.scene.num_workers, None)
+    return [_loader("DataLoader, from memory", case, load)]
+
+
+def _loaded_by_us(name: str, case: Case, *, shuffle: bool) -> Contestant:
+    from shardbuild.train.dataset import Dataset
+
+    def feed() -> Any:
+        return Dataset(case.extra["manifest"]).feed(
+            global_batch=BATCH,
+            shuffle=shuffle,
+            seed=case.scene.seed,
+            rank=0,
+            world=1,
+            last="mask",
+        )
+
+    def run() -> None:
+        with closing(feed()) as fed:
+            deque(fed.loader(num_workers=case.scene.num_workers), maxlen=0)
+
+    def check() -> None:
+        with closing(feed()) as fed:
+            samples = unpadded(fed.loader(num_workers=case.scene.num_workers))
+            check_any_order(case.extra["manifest"], samples, case.samples())
+
+    return Contestant(name, run, check)
+
+
+def _ours(case: Case) -> Sequence[Contestant]:
+    return [
+        _loaded_by_us("shardbuild", case, shuffle=False),
+        _loaded_by_us("shardbuild, shuffled", case, shuffle=True),
+    ]
+
+
+def _peers(case: Case) -> Sequence[Contestant]:
+    webdataset = load_peer("webdataset")
+
+    def load() -> Any:
+        dataset = webdataset.WebDataset(list(case.urls), shardshuffle=False)
+        return with_torch_loader(dataset, case.scene.num_workers, BATCH)
+
+    return [_loader("webdataset", case, load)]
+
+
+def _torch_peers(case: Case) -> Sequence[Contestant]:
+    read = functools.partial(
+        read_by_litdata,
+        litdata_folder(case),
+        num_workers=case.scene.num_workers,
+        batch=BATCH,
+    )
+    return [
+        _loader("litData", case, functools.partial(read, shuffle=False)),
+        _loader("litData, shuffled", case, functools.partial(read, shuffle=True)),
+    ]
+
+
+WORKLOADS = [
+    Workload(
+        "loader-small",
+        "raw samples of 3 KB, lists of 64, by the workers of a torch DataLoader",
+        lambda scene: _case(scene, "small"),
+        _baseline,
+        _ours,
+        "small",
+        50_000,
+        _peers,
+        torch_peers=_torch_peers,
+    ),
+    Workload(
+        "loader-img",
+        "raw samples of 100 KB, lists of 64, by the workers of a torch DataLoader",
+        lambda scene: _case(scene, "img"),
+        _baseline,
+        _ours,
+        "img",
+        4_000,
+        _peers,
+        torch_peers=_torch_peers,
+    ),
+]
