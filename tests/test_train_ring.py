@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,8 @@ from shardbuild.train.ring import Ring
 )
 def test_all_that_fits_comes_out_in_turn_whatever_its_size(num_slots, moves) -> None:
     """Puts, each followed by so many takes; sizes make slots grow in between."""
-    ring, waiting = Ring(num_slots), []
+    ring = Ring(num_slots)
+    waiting: list[Any] = []
     for number, (num_takes, size) in enumerate(moves):
         value = {"number": number, "data": bytes([number]) * size}
         spot = ring.put(value)
@@ -54,7 +55,7 @@ def test_what_was_taken_stays_when_its_slot_is_filled_again() -> None:
     assert [array[0] for array in taken] == [0, 1, 2, 3]
 
 
-def send(ring: Ring, spots: multiprocessing.SimpleQueue) -> None:
+def send(ring: Ring, spots: Any) -> None:
     for number in range(6):
         spot = None
         while spot is None:
@@ -64,7 +65,7 @@ def send(ring: Ring, spots: multiprocessing.SimpleQueue) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_process_however_started_has_the_same_memory(method: str) -> None:
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     ring, spots = Ring(2), context.SimpleQueue()
     child = context.Process(target=send, args=(ring, spots))
     child.start()
@@ -74,13 +75,13 @@ def test_a_process_however_started_has_the_same_memory(method: str) -> None:
 
 
 def test_a_ring_leaves_neither_a_descriptor_nor_a_name() -> None:
-    def names() -> set[str]:
-        return set(os.listdir("/dev/shm")) if Path("/dev/shm").exists() else set()
+    def names(folder: str) -> set[str]:
+        return {path.name for path in Path(folder).iterdir()}
 
-    before, shared = set(os.listdir("/proc/self/fd")), names()
+    before, shared = names("/proc/self/fd"), names("/dev/shm")
     rings = [Ring(2) for _ in range(5)]
     for ring in rings:
         ring.put(b"x" * 10_000)
-    assert names() == shared
+    assert names("/dev/shm") == shared
     del ring, rings
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert names("/proc/self/fd") == before
