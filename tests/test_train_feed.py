@@ -619,6 +619,16 @@ class TestMixture:
                     assert next(again.steps()) == wanted[len(got)]
         assert got == wanted
 
+    def test_each_rank_has_some_of_each_data_set(self, folder):
+        many = sb.Dataset(write_set(folder, [6] * 20, "many"))
+        few = sb.Dataset(write_set(folder, [40], "few"))
+        mixture = sb.Mixture([many, few], [1, 1])
+        for rank in (0, 1):
+            feed = mixture.feed(16, shuffle=True, open_shards=8, rank=rank, world=2)
+            nums = [sum(k.startswith("few") for k in keys_of(b)) for b in feed]
+            assert 2 <= min(nums) <= max(nums) <= 6
+            assert sum(nums) / len(nums) == pytest.approx(4, abs=0.5)
+
     def test_weights_may_change_at_a_checkpoint(self, sets):
         feed = sb.Mixture(sets, [1, 1]).feed(4)
         next(iter(feed))

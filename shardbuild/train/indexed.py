@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexedSource", "Mixing"]
 
-_LANE_SCALE = 1 << 32
+_LANE_BITS = 32
+_GOLDEN = 0x9E3779B9
+"""2^32 by the golden ratio: its multiples are spread evenly below 2^32."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class IndexedSource:
         self.strands = strands
         self.mixing = mixing
         self.num_positions = num_positions
+        self._num_lanes = [strand.num_lanes for strand in strands]
 
     def steps(self, global_batch: int, last: Last) -> Steps:
         """How an epoch is cut."""
@@ -123,11 +126,22 @@ class IndexedSource:
             where = np.flatnonzero(dataset == k)
             if len(where):
                 found = strand.draw_at(number[where])
-                lane = found.lane * _LANE_SCALE // strand.num_lanes
+                lane = self._common_lane(k, found)
                 parts = found.epoch, found.position, found.shard, found.row, lane
                 for column, part in zip(columns, parts, strict=True):
                     column[where] = part
         return Draw(dataset, *columns)
+
+    def _common_lane(self, k: int, draw: Draw) -> Ints:
+        """Lanes of all data sets on one scale, so that each rank has some of each.
+
+        Samples without lanes are spread over it.
+        """
+        if self._num_lanes[k]:
+            return (draw.lane << _LANE_BITS) // self._num_lanes[k]
+        if not any(self._num_lanes):
+            return draw.lane
+        return draw.position * _GOLDEN % (1 << _LANE_BITS)
 
     def _wrapped(self, epoch: int, first: int, stop: int) -> Draw:
         """What fills up the last step is from the beginning of the same epoch."""

@@ -46,7 +46,7 @@ class Order:
     Without ``shuffle`` it is the order of the data set. With it:
 
     - Up to ``open_shards`` shards are shuffled as one: each order of all samples
-      is as likely as any other, and each shard is a lane.
+      is as likely as any other, for each rank too: there are no lanes.
     - More shards are shuffled and laid end to end, and the line is cut into
       ``open_shards`` lanes of equal length. Each round takes one sample of each
       lane, in an order of its own. A lane starts anywhere on its stretch, so that
@@ -176,7 +176,7 @@ class _Uniform(EpochOrder):
             return super()._find(positions)
         line = permuted(positions, self.num_samples, self._key).astype(np.int64)
         shard, row = self._on_line(line)
-        return Places(shard, row, shard)
+        return Places(shard, row, np.zeros_like(shard))
 
 
 class _Lanes(EpochOrder):

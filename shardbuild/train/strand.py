@@ -62,8 +62,11 @@ class Strand:
 
     @property
     def num_lanes(self) -> int:
-        """More than the number of any lane."""
-        return max(len(self.order.counts), self.order.open_shards)
+        """How many lanes it is read in; 0 if there are none."""
+        order = self.order
+        num_shards = int(np.count_nonzero(order.counts))
+        has_lanes = order.shuffle and num_shards > order.open_shards
+        return order.open_shards if has_lanes else 0
 
     def draw_at(self, numbers: Ints) -> Draw:
         """The samples at positions that are counted on through the epochs."""
