@@ -157,7 +157,7 @@ def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
     What nothing changes in stays the same object; nothing is changed in place.
     """
     if isinstance(value, dict):
-        parts = value.values()
+        parts: Iterable[Any] = value.values()
         names: Iterable[Any] = value
     elif isinstance(value, list | tuple):
         parts, names = value, range(len(value))
@@ -392,12 +392,13 @@ class Loader:
     def _iterate_here(self) -> Generator[Any, None, None]:
         with closing(self._feed.steps(0, 1)) as steps:
             for payload, facts in steps:
-                if not _is_plain(payload):
-                    payload = _changed(payload, _tensor)
-                    if self._is_pinned:
-                        payload = _changed(payload, _pinned)
+                batch = payload if _is_plain(payload) else self._tensors(payload)
                 self._feed.delivered(facts)
-                yield payload
+                yield batch
+
+    def _tensors(self, payload: Any) -> Any:
+        batch = _changed(payload, _tensor)
+        return _changed(batch, _pinned) if self._is_pinned else batch
 
     def _iterate(self) -> Generator[Any, None, None]:
         is_kept = False

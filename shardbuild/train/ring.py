@@ -11,10 +11,7 @@ import mmap
 import os
 import tempfile
 from multiprocessing.reduction import DupFd, ForkingPickler
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Buffer
+from typing import Any, NamedTuple
 
 __all__ = ["Ring", "Spot"]
 
@@ -40,7 +37,7 @@ class _Slot:
         self._memory = memory
         self.length = 0
 
-    def write(self, data: Buffer) -> None:
+    def write(self, data: Any) -> None:
         with memoryview(data) as view:
             end = self.length + view.nbytes
             if end > len(self._memory):
