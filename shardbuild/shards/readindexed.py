@@ -51,15 +51,15 @@ def read_indexed(
     if index.file_bytes != index.num_bytes:
         raise ManifestError(url, "is compressed: its index gives no places to read at")
     path = local_path(url)
-    places = Places(index)
     if path is None:
+        places = Places(index)
         with RangeSource(url, storage_options) as source:
             for rows in _batches(positions, index, _REMOTE_BYTES):
                 wanted = [(places.key(i), places.wanted(i)) for i in rows.tolist()]
                 yield from _read_remote(source, wanted)
         return
     meter = current_meter()
-    with LocalShard(path, url, places) as shard:
+    with LocalShard(path, url, index) as shard:
         for rows in _batches(positions, index, None):
             for first, stop in runs_of(rows):
                 yield from shard.read_run(first, stop, meter)

@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 import os
+from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from shardbuild.errors import ManifestError, StorageError, TruncatedShardError
+from shardbuild.shards.index import running_sum
 from shardbuild.shards.tarparse import BLOCK
 from shardbuild.storage.filesystems import store_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from numpy.typing import NDArray
-
-    from shardbuild.shards.index import ShardIndex
+    from shardbuild.shards.index import Ints, ShardIndex
     from shardbuild.shards.samples import Sample
     from shardbuild.storage.meter import Meter
 
-__all__ = ["LocalShard", "Places", "Span", "check_size", "cut_spans", "plan_spans"]
+__all__ = [
+    "LocalShard",
+    "Places",
+    "Span",
+    "check_size",
+    "cut_spans",
+    "plan_spans",
+]
 
 _DIRECT_BYTES: Final = 32 << 10
 """A payload from which on is read by itself, straight into its bytes."""
 _LOCAL_BYTES: Final = 512 << 10
-_GAP_BYTES: Final = 4 << 10
+_GAP_BYTES: Final = 8 << 10
+"""What is rather read than jumped over: it takes as long as a call of the kernel."""
+_HEAD: Final = 4
+"""Numbers in a row before those of the fields."""
+
+Row = tuple[int, ...]
 
 
 class Places:
-    """An index for access to one sample after the other, at any place.
+    """An index made ready for access to one sample after the other, at any place.
 
-    Numbers come out of these columns several times as fast as out of numpy's.
-    ``fields`` are those that are wanted, all if it is None.
+    All that is needed of a sample is one row: where its payloads begin, how long they
+    are together, begin and end of its key among all keys, and of each field its
+    begin and end. Numbers come out of it in a tenth of the time that they take out
+    of numpy's columns. ``fields`` are those that are wanted, all if it is None.
 
     >>> from shardbuild.shards.index import IndexBuilder
     >>> builder = IndexBuilder()
@@ -44,53 +58,126 @@ class Places:
 
     __slots__ = (
         "_blob",
+        "_forms",
+        "_kinds",
+        "_names",
+        "_rows",
+        "_starts",
         "_text",
-        "index",
-        "key_ends",
-        "kinds",
-        "members",
-        "names",
-        "offsets",
-        "sizes",
-        "takes_all",
+        "num_bytes",
     )
 
-    def __init__(self, index: ShardIndex, fields: Collection[str] | None = None):
-        self.index = index
-        self.members = _column(index.sample_members)
-        self.offsets = _column(index.member_offset)
-        self.sizes = _column(index.member_size)
-        self.kinds = np.ascontiguousarray(index.member_extension).data
-        self.key_ends = _column(index.key_offsets)
-        self.takes_all = fields is None
-        self.names: list[str | None] = [
-            name if fields is None or name in fields else None
-            for name in index.extensions
-        ]
+    def __init__(
+        self, index: ShardIndex, fields: Collection[str] | None = None
+    ) -> None:
+        members, ends = _wanted_members(index, fields)
+        rows, starts = _rows_of(index, members, ends)
+        kinds, names = _kinds_of(index, members, ends)
+        self._rows = rows.data.cast("B")
+        self._starts = starts.data
+        self._kinds = kinds.data
+        self._names = names
+        forms = {len(some): Struct(f"{_HEAD + 2 * len(some)}q") for some in names}
+        self._forms = [forms[len(some)] for some in names]
         self._blob = index.key_bytes.tobytes()
         self._text = self._blob.decode() if self._blob.isascii() else None
+        self.num_bytes = rows.nbytes + starts.nbytes + kinds.nbytes + len(self._blob)
+
+    def row(self, i: int) -> tuple[tuple[str, ...], Row]:
+        """The names of the wanted fields of sample ``i``, and its row."""
+        kind = self._kinds[i]
+        return (
+            self._names[kind],
+            self._forms[kind].unpack_from(self._rows, self._starts[i]),
+        )
+
+    def run(self, first: int, stop: int) -> list[tuple[tuple[str, ...], Row]]:
+        """What `row` gives for each sample of a run."""
+        if len(self._names) != 1:
+            return [self.row(i) for i in range(first, stop)]
+        (names,) = self._names
+        part = self._rows[self._starts[first] : self._starts[stop]]
+        return [(names, row) for row in self._forms[0].iter_unpack(part)]
+
+    def cut_key(self, row: Row) -> str:
+        """The key of a row."""
+        if self._text is not None:
+            return self._text[row[2] : row[3]]
+        return self._blob[row[2] : row[3]].decode()
 
     def key(self, i: int) -> str:
         """The key of sample ``i``."""
-        ends = self.key_ends
-        if self._text is not None:
-            return self._text[ends[i] : ends[i + 1]]
-        return self._blob[ends[i] : ends[i + 1]].decode()
+        return self.cut_key(self.row(i)[1])
 
     def wanted(self, i: int) -> list[tuple[str, int, int]]:
         """Name, first byte and end of each wanted field of sample ``i``."""
-        offsets, sizes, names, kinds = self.offsets, self.sizes, self.names, self.kinds
-        found = []
-        for j in range(self.members[i], self.members[i + 1]):
-            name = names[kinds[j]]
-            if name is not None:
-                start = offsets[j]
-                found.append((name, start, start + sizes[j]))
-        return found
+        return fields_of(*self.row(i))
 
 
-def _column(values: NDArray[np.int64]) -> memoryview:
-    return np.ascontiguousarray(values, dtype=np.int64).data
+def fields_of(names: tuple[str, ...], row: Row) -> list[tuple[str, int, int]]:
+    """Name, first byte and end of each field of a row."""
+    origin = row[0]
+    ends = iter(row[_HEAD:])
+    return [
+        (name, origin + start, origin + stop)
+        for name, start, stop in zip(names, ends, ends, strict=True)
+    ]
+
+
+def _wanted_members(
+    index: ShardIndex, fields: Collection[str] | None
+) -> tuple[Ints, Ints]:
+    """The members that are wanted, and where those of each sample end among them."""
+    if fields is None:
+        return np.arange(index.num_members), index.sample_members
+    wanted = np.array([name in fields for name in index.extensions], dtype=np.bool_)
+    kept = wanted[index.member_extension] if len(wanted) else wanted
+    return np.flatnonzero(kept), running_sum(kept.astype(np.int64))[
+        index.sample_members
+    ]
+
+
+def _rows_of(index: ShardIndex, members: Ints, ends: Ints) -> tuple[Ints, Ints]:
+    """All rows, one after the other, and at which byte each one starts."""
+    counts = np.diff(ends)
+    starts = index.member_offset[members]
+    stops = starts + index.member_size[members]
+    origin, size = np.zeros_like(counts), np.zeros_like(counts)
+    some = np.flatnonzero(counts)
+    if len(some):
+        origin[some] = np.minimum.reduceat(starts, ends[some])
+        size[some] = np.maximum.reduceat(stops, ends[some]) - origin[some]
+    places = running_sum(counts * 2 + _HEAD)
+    heads = places[:-1]
+    rows = np.empty(int(places[-1]), dtype=np.int64)
+    rows[heads], rows[heads + 1] = origin, size
+    rows[heads + 2], rows[heads + 3] = index.key_offsets[:-1], index.key_offsets[1:]
+    at = np.repeat(heads + _HEAD - 2 * ends[:-1], counts) + 2 * np.arange(len(members))
+    origins = np.repeat(origin, counts)
+    rows[at], rows[at + 1] = starts - origins, stops - origins
+    return rows, places * rows.itemsize
+
+
+def _kinds_of(
+    index: ShardIndex, members: Ints, ends: Ints
+) -> tuple[Ints, list[tuple[str, ...]]]:
+    """Of which kind each sample is; of each kind the names of the fields, in order."""
+    num_samples = len(ends) - 1
+    column = index.member_extension[members]
+    counts = np.diff(ends)
+    kinds = np.zeros(num_samples, dtype=np.int64)
+    found: dict[tuple[int, ...], int] = {}
+    if num_samples and bool((counts == counts[0]).all()):
+        table = column.reshape(num_samples, int(counts[0]))
+        if bool((table == table[0]).all()):
+            found[tuple(table[0].tolist())] = 0
+    if not found:
+        each, bounds = column.tolist(), ends.tolist()
+        for i in range(num_samples):
+            kind = tuple(each[bounds[i] : bounds[i + 1]])
+            kinds[i] = found.setdefault(kind, len(found))
+    names = index.extensions
+    return kinds, [tuple(names[number] for number in kind) for kind in found]
 
 
 class Span(NamedTuple):
@@ -156,22 +243,28 @@ class LocalShard:
     sample has its ``__url__``.
     """
 
-    __slots__ = ("_fd", "_meta", "places", "stamp", "url")
+    __slots__ = ("_fd", "_is_named", "_size", "places", "stamp", "url")
 
     def __init__(
-        self, path: str, url: str, places: Places, *, is_named: bool = False
+        self,
+        path: str,
+        url: str,
+        index: ShardIndex,
+        fields: Collection[str] | None = None,
+        *,
+        is_named: bool = False,
     ) -> None:
         self._fd = -1
+        self._is_named = is_named
         self.url = url
-        self.places = places
-        self._meta: Sample = {"__url__": url} if is_named else {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             facts = os.fstat(self._fd)
         except OSError as error:
             raise store_error(url, error) from error
         self.stamp = (facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_dev)
-        check_size(url, facts.st_size, places.index)
+        check_size(url, facts.st_size, index)
+        self.places = Places(index, fields)
 
     def __del__(self) -> None:
         fd, self._fd = self._fd, -1
@@ -184,28 +277,6 @@ class LocalShard:
     def __exit__(self, *error: object) -> None:
         self.__del__()
 
-    def check_first_header(self) -> None:
-        """See whether the shard begins as its index says.
-
-        Raises:
-            ManifestError: The first member has another name.
-        """
-        index = self.places.index
-        if not index.canonical or not index.num_samples:
-            return
-        start = int(index.sample_offsets[0])
-        block = os.pread(self._fd, BLOCK, start)
-        if block[156:157] != b"0":
-            return  # a pax header, which holds the name elsewhere
-        name, prefix = block[:100].rstrip(b"\0"), block[345:500].rstrip(b"\0")
-        path = prefix + b"/" + name if prefix else name
-        if not path.startswith(self.places.key(0).encode() + b"."):
-            problem = (
-                f"begins with {path!r}, its index with {self.places.key(0)!r}: "
-                "the shard was replaced; make its index again with 'shardbuild index'"
-            )
-            raise ManifestError(self.url, problem)
-
     def read_one(self, i: int, meter: Meter) -> Sample:
         """Read sample ``i``.
 
@@ -214,97 +285,96 @@ class LocalShard:
             TruncatedShardError: The shard ends before it.
         """
         places = self.places
-        members = places.members
-        low, high = members[i], members[i + 1]
-        offsets, sizes = places.offsets, places.sizes
-        if low == high or not places.takes_all:
-            return self._read_parts(i, meter)
-        origin = offsets[low]
-        size = offsets[high - 1] + sizes[high - 1] - origin
+        names, row = places.row(i)
+        size = row[1]
         if size > _DIRECT_BYTES:
-            return self._read_parts(i, meter)
-        data = self._pread(origin, size)
-        meter.read_bytes += size
-        meter.read_requests += 1
-        sample: Sample = {"__key__": places.key(i), **self._meta}
-        names, kinds = places.names, places.kinds
-        for j in range(low, high):
-            start = offsets[j] - origin
-            sample[names[kinds[j]]] = data[start : start + sizes[j]]  # type: ignore[index]  # all are wanted
+            return self._read_parts(names, row, meter)
+        data = self._pread(row[0], size, meter)
+        sample = self._begun(row)
+        j = _HEAD
+        for name in names:
+            sample[name] = data[row[j] : row[j + 1]]
+            j += 2
         return sample
 
-    def _read_parts(self, i: int, meter: Meter) -> Sample:
-        """Read what is wanted of a sample; large fields straight into their bytes."""
-        sample: Sample = {"__key__": self.places.key(i), **self._meta}
+    def _begun(self, row: Row) -> Sample:
+        key = self.places.cut_key(row)
+        return {"__key__": key, "__url__": self.url} if self._is_named else {"__key__": key}
+
+    def _read_parts(self, names: tuple[str, ...], row: Row, meter: Meter) -> Sample:
+        """Read a sample that is long; large fields straight into their bytes."""
+        sample = self._begun(row)
         small: list[tuple[str, int, int]] = []
-        for field in self.places.wanted(i):
+        for field in fields_of(names, row):
             name, start, stop = field
             if stop - start > _DIRECT_BYTES:
-                sample[name] = self._counted(start, stop, meter)
+                sample[name] = self._pread(start, stop - start, meter)
             else:
                 sample[name] = b""  # its place among the fields
                 small.append(field)
-        spans = plan_spans(small)
-        datas = [self._counted(span.start, span.stop, meter) for span in spans]
-        return cut_spans(sample, spans, datas)
+        for span in plan_spans(small):
+            data = self._pread(span.start, span.stop - span.start, meter)
+            cut_spans(sample, [span], [data])
+        return sample
 
     def read_run(self, first: int, stop: int, meter: Meter) -> list[Sample]:
         """Read samples that lie one after the other, many by one read."""
-        places = self.places
-        if not places.takes_all:
-            return [self._read_parts(i, meter) for i in range(first, stop)]
-        members, offsets, sizes = places.members, places.offsets, places.sizes
         samples: list[Sample] = []
-        i = first
-        while i < stop:
-            low, last = members[i], members[i + 1] - 1
-            if low > last or offsets[last] + sizes[last] - offsets[low] > _DIRECT_BYTES:
-                samples.append(self._read_parts(i, meter))
-                i += 1
+        waiting: list[tuple[tuple[str, ...], Row]] = []
+        origin = end = 0
+        for pair in self.places.run(first, stop):
+            names, row = pair
+            start, size = row[0], row[1]
+            if size > _DIRECT_BYTES:
+                samples += self._read_near(waiting, origin, end, meter)
+                waiting = []
+                samples.append(self._read_parts(names, row, meter))
                 continue
-            origin = offsets[low]
-            end = offsets[last] + sizes[last]
-            begin, i = i, i + 1
-            while i < stop:
-                last = members[i + 1] - 1
-                next_end = offsets[last] + sizes[last]
-                if (
-                    next_end - end > 2 * _DIRECT_BYTES
-                    or next_end - origin > _LOCAL_BYTES
-                ):
-                    break
-                end, i = next_end, i + 1
-            data = self._counted(origin, end, meter)
-            samples += self._cut_run(begin, i, data, origin)
+            gap = start - end
+            if waiting and (gap > _GAP_BYTES or gap < 0 or end - origin > _LOCAL_BYTES):
+                samples += self._read_near(waiting, origin, end, meter)
+                waiting = []
+            if not waiting:
+                origin = start
+            end = start + size
+            waiting.append(pair)
+        samples += self._read_near(waiting, origin, end, meter)
         return samples
 
-    def _cut_run(self, first: int, stop: int, data: bytes, origin: int) -> list[Sample]:
-        places, meta = self.places, self._meta
-        offsets, sizes, names = places.offsets, places.sizes, places.names
-        kinds, members, key = places.kinds, places.members, places.key
+    def _read_near(
+        self,
+        pairs: list[tuple[tuple[str, ...], Row]],
+        origin: int,
+        end: int,
+        meter: Meter,
+    ) -> list[Sample]:
+        """Read samples that lie in one piece of the shard."""
+        if not pairs:
+            return []
+        data = self._pread(origin, end - origin, meter)
+        begun = self._begun
         samples = []
-        high = members[first]
-        for i in range(first, stop):
-            low, high = high, members[i + 1]
-            sample: Sample = {"__key__": key(i), **meta}
-            for j in range(low, high):
-                start = offsets[j] - origin
-                sample[names[kinds[j]]] = data[start : start + sizes[j]]  # type: ignore[index]  # all are wanted
+        for names, row in pairs:
+            sample = begun(row)
+            shift = row[0] - origin
+            j = _HEAD
+            for name in names:
+                sample[name] = data[shift + row[j] : shift + row[j + 1]]
+                j += 2
             samples.append(sample)
         return samples
 
-    def _counted(self, start: int, stop: int, meter: Meter) -> bytes:
-        data = self._pread(start, stop - start)
-        meter.count_read(stop - start)
-        return data
-
-    def _pread(self, offset: int, size: int) -> bytes:
+    def _pread(self, offset: int, size: int, meter: Meter) -> bytes:
         try:
             data = os.pread(self._fd, size, offset)
-            return data if len(data) == size else self._read_rest(data, offset, size)
+            if len(data) != size:
+                data = self._read_rest(data, offset, size)
         except OSError as error:
             problem = f"at byte {offset}: {error.strerror}"
             raise StorageError(self.url, problem) from error
+        meter.read_bytes += size
+        meter.read_requests += 1
+        return data
 
     def _read_rest(self, data: bytes, offset: int, size: int) -> bytes:
         """Go on after a read that gave less: one ends at 2 GiB."""
@@ -319,3 +389,23 @@ class LocalShard:
             parts.append(data)
             at += len(data)
         return b"".join(parts)
+
+    def check_first_header(self, index: ShardIndex) -> None:
+        """See whether the shard begins as its index says.
+
+        Raises:
+            ManifestError: The first member has another name.
+        """
+        if not index.canonical or not index.num_samples:
+            return
+        block = os.pread(self._fd, BLOCK, int(index.sample_offsets[0]))
+        if block[156:157] != b"0":
+            return  # a pax header, which holds the name elsewhere
+        name, prefix = block[:100].rstrip(b"\0"), block[345:500].rstrip(b"\0")
+        path = prefix + b"/" + name if prefix else name
+        if not path.startswith(index.key(0).encode() + b"."):
+            problem = (
+                f"begins with {path!r}, its index with {index.key(0)!r}: the shard "
+                "was replaced; make its index again with 'shardbuild index'"
+            )
+            raise ManifestError(self.url, problem)

@@ -2,8 +2,9 @@
 
 ``rank`` and ``world_size`` number the nodes, or rather their processes that train;
 ``worker`` and ``num_workers`` the processes that read for one of those. They are
-asked of torch, if the program has imported it and it knows; else of ``RANK`` and
-``WORLD_SIZE``, ``WORKER`` and ``NUM_WORKERS`` in the environment.
+asked of torch, if the program has imported it and it knows; then of JAX, if the program
+has initialised ``jax.distributed``; else of ``RANK`` and ``WORLD_SIZE``, ``WORKER`` and
+``NUM_WORKERS`` in the environment.
 
 Splitters take urls lazily: what they are given may be endless.
 """
@@ -24,6 +25,7 @@ __all__ = [
     "Place",
     "Splitter",
     "current_place",
+    "place_of_node",
     "single_node_only",
     "split",
     "split_by_node",
@@ -68,11 +70,29 @@ def current_place() -> Place:
     Raises:
         UsageError: A variable of the environment is not what it should be.
     """
-    rank, world_size = _place_of_node() or _from_environment("RANK", "WORLD_SIZE")
+    rank, world_size = place_of_node()
     worker, num_workers = _place_of_worker() or _from_environment(
         "WORKER", "NUM_WORKERS"
     )
     return Place(rank, world_size, worker, num_workers)
+
+
+def place_of_node(group: Any = None) -> tuple[int, int]:
+    """Rank and world size of this process, as torch, JAX or the environment say.
+
+    ``group`` is a process group of torch, if not the one of all.
+
+    >>> place_of_node()
+    (0, 1)
+
+    Raises:
+        UsageError: A variable of the environment is not what it should be.
+    """
+    return (
+        _place_by_torch(group)
+        or _place_by_jax()
+        or _from_environment("RANK", "WORLD_SIZE")
+    )
 
 
 def split_by_node(urls: Iterable[str], group: Any = None) -> Iterator[str]:
@@ -83,8 +103,7 @@ def split_by_node(urls: Iterable[str], group: Any = None) -> Iterator[str]:
     >>> list(split_by_node(["a.tar", "b.tar"]))
     ['a.tar', 'b.tar']
     """
-    place = _place_of_node(group) or _from_environment("RANK", "WORLD_SIZE")
-    return split(urls, *place)
+    return split(urls, *place_of_node(group))
 
 
 def single_node_only(urls: Iterable[str], group: Any = None) -> Iterator[str]:
@@ -96,11 +115,11 @@ def single_node_only(urls: Iterable[str], group: Any = None) -> Iterator[str]:
     Raises:
         UsageError: There are several, and all would read the same.
     """
-    place = _place_of_node(group) or _from_environment("RANK", "WORLD_SIZE")
-    if place[1] > 1:
+    _, world_size = place_of_node(group)
+    if world_size > 1:
         raise UsageError(
             "nodesplitter",
-            f"there are {place[1]} nodes: say nodesplitter=split_by_node, or another",
+            f"there are {world_size} nodes: say nodesplitter=split_by_node, or another",
         )
     return iter(urls)
 
@@ -121,7 +140,7 @@ def split_by_worker(urls: Iterable[str]) -> Iterator[str]:
     return split(urls, place.worker, place.num_workers)
 
 
-def _place_of_node(group: Any = None) -> tuple[int, int] | None:
+def _place_by_torch(group: Any) -> tuple[int, int] | None:
     """Rank and world size, if torch knows."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available():
@@ -129,6 +148,20 @@ def _place_of_node(group: Any = None) -> tuple[int, int] | None:
     if not distributed.is_initialized():
         return None
     return distributed.get_rank(group), distributed.get_world_size(group)
+
+
+def _place_by_jax() -> tuple[int, int] | None:
+    """Rank and world size, if JAX knows."""
+    distributed = sys.modules.get("jax.distributed")
+    if distributed is None or not distributed.is_initialized():
+        return None
+    # What `initialize` was told. `jax.process_index` says the same, but starts the
+    # devices first, and that waits for all other processes.
+    state = getattr(sys.modules.get("jax._src.distributed"), "global_state", None)
+    if state is None:
+        jax = sys.modules["jax"]
+        return jax.process_index(), jax.process_count()
+    return state.process_id, state.num_processes
 
 
 def _place_of_worker() -> tuple[int, int] | None:

@@ -332,6 +332,8 @@ class Dataset(Pipeline):
 
     def _choice(self, **order: Unpack[OrderOptions]) -> Choice:
         check_stages(self._stages)
+        if self._source.is_resampled:
+            raise UsageError("resampled", "draws shards: a feed has its own order")
         return Choice(
             **order,
             fields=self._source.fields,
@@ -354,6 +356,12 @@ class Dataset(Pipeline):
         for source in (self._source, self._source._known.get("by_place")):
             if isinstance(source, SelectedSource):
                 source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def _selected(source: ShardSource, catalog: Catalog) -> SelectedSource:

@@ -23,7 +23,7 @@ class DataSetFacts:
     open_shards: int
     """Shards that are read in turns at one time; all, if there are no more."""
     block: int
-    """Samples of a shard that stay together."""
+    """Samples of a shard that stay together, where not all shards are open."""
     collisions: float
     """How often two samples of a batch share a shard, to how often they would in a
     uniform random order."""
@@ -55,10 +55,13 @@ class Explanation:
         if not self.shuffle:
             lines.append("order      as the samples lie in the shards")
         for facts in self.datasets if self.shuffle else ():
-            lines.append(
-                f"order      {facts.open_shards:,} of {facts.num_shards:,} shards "
-                f"at once, {facts.block:,} samples together"
-            )
+            order = "each one as likely as any other"
+            if facts.open_shards < facts.num_shards:
+                order = (
+                    f"{facts.open_shards:,} of {facts.num_shards:,} shards at once, "
+                    f"{facts.block:,} of their samples together"
+                )
+            lines.append(f"order      {order}")
             lines.append(
                 f"shuffled   a batch is of {facts.shards_per_batch:.0f} shards; two of "
                 f"its samples share one {facts.collisions:.2f} times as often as in a "
@@ -87,7 +90,7 @@ def explain(source: IndexedSource, options: Options, num_steps: int) -> Explanat
                 num_shards=num_shards,
                 open_shards=min(order.open_shards, num_shards),
                 block=order.block,
-                collisions=quality.collisions,
+                collisions=quality.collision_ratio,
                 shards_per_batch=quality.shards_per_batch,
             )
         )

@@ -39,7 +39,7 @@ class Mixture:
     >>> mixture = Mixture(datasets, weights=[3, 1])
     >>> with mixture.feed(global_batch=4) as feed:
     ...     [[sample["__key__"] for sample in batch] for batch in feed]
-    [['a0', 'a1', 'b0', 'a2'], ['a3', 'a0', 'b1', 'a1']]
+    [['a0', 'a1', 'a2', 'b0'], ['a3', 'a0', 'a1', 'b1']]
     >>> folder.cleanup()
 
     Args:

@@ -119,7 +119,7 @@ class Steps:
             stop = begin + number * batch
             drawn = draw(begin, stop)
             step_of = np.repeat(np.arange(number), batch)
-            order = np.lexsort((drawn.lane, drawn.dataset, step_of))
+            order = np.lexsort((drawn.lane, step_of))
             table = order.reshape(number, batch)[:, mine]
             skip = (share.worker - first) % share.num_workers
             for at in range(skip, number, share.num_workers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +24,12 @@ from shardbuild.storage.meter import current_meter
 from shardbuild.storage.parallel import map_parallel
 from shardbuild.storage.stores import stat_url
 from shardbuild.storage.urlparts import local_path
-from shardbuild.train.shardset import INDEX_BYTES, index_bytes
+from shardbuild.train.shardset import INDEX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from shardbuild.shards.index import Ints
+    from shardbuild.shards.index import Ints, ShardIndex
     from shardbuild.shards.samples import Sample
     from shardbuild.storage.urlparts import StorageOptions
     from shardbuild.train.catalog import Catalog
@@ -48,15 +49,19 @@ class _RemoteShard:
     __slots__ = ("places", "source", "stamp", "url")
 
     def __init__(
-        self, url: str, places: Places, options: StorageOptions | None
+        self,
+        url: str,
+        index: ShardIndex,
+        fields: Sequence[str] | None,
+        options: StorageOptions | None,
     ) -> None:
         self.url = url
-        self.places = places
         facts = stat_url(url, options)
         if facts.num_bytes is not None:
-            check_size(url, facts.num_bytes, places.index)
+            check_size(url, facts.num_bytes, index)
         self.stamp = facts.fingerprint
         self.source = RangeSource(url, options)
+        self.places = Places(index, fields)
 
 
 _Shard = LocalShard | _RemoteShard
@@ -132,21 +137,15 @@ class SampleReader:
         positions = self.catalog.positions(shards, np.asarray(rows, dtype=np.int64))
         if not len(positions):
             return []
-        cuts = np.ones(len(positions), dtype=np.bool_)
-        cuts[1:] = (np.diff(shards) != 0) | (np.diff(positions) != 1)
-        starts = np.flatnonzero(cuts)
-        lengths = np.diff(np.append(starts, len(positions)))
-        runs = list(
-            zip(
-                shards[starts].tolist(),
-                positions[starts].tolist(),
-                lengths.tolist(),
-                strict=True,
-            )
+        follows = (shards[1:] == shards[:-1]) & (positions[1:] == positions[:-1] + 1)
+        starts = np.flatnonzero(np.append(True, ~follows))
+        lengths = np.diff(np.append(starts, len(positions))).tolist()
+        runs = zip(
+            shards[starts].tolist(), positions[starts].tolist(), lengths, strict=True
         )
         samples: list[Sample] = []
-        for first in range(0, len(runs), _AT_ONCE):
-            samples += self._read_runs(runs[first : first + _AT_ONCE])
+        while some := list(islice(runs, _AT_ONCE)):
+            samples += self._read_runs(some)
         return samples
 
     def _read_runs(self, runs: list[tuple[int, int, int]]) -> list[Sample]:
@@ -197,13 +196,13 @@ class SampleReader:
         return found
 
     def _open_shard(self, number: int) -> _Shard:
-        places = Places(self.catalog.index(number, keep=False), self.fields)
+        index = self.catalog.index(number, keep=False)
         url = self.catalog.urls[number]
         path = local_path(url)
         if path is None:
-            return _RemoteShard(url, places, self._options)
-        shard = LocalShard(path, url, places, is_named=True)
-        shard.check_first_header()
+            return _RemoteShard(url, index, self.fields, self._options)
+        shard = LocalShard(path, url, index, self.fields, is_named=True)
+        shard.check_first_header(index)
         return shard
 
     def _keep(self, number: int, shard: _Shard) -> _Shard:
@@ -215,12 +214,12 @@ class SampleReader:
             if number in self._open:
                 return self._open[number]
             self._open[number] = shard
-            self._num_index_bytes += index_bytes(shard.places.index)
+            self._num_index_bytes += shard.places.num_bytes
             while len(self._open) > self._max_open or (
                 self._num_index_bytes > INDEX_BYTES and len(self._open) > 1
             ):
                 _, oldest = self._open.popitem(last=False)
-                self._num_index_bytes -= index_bytes(oldest.places.index)
+                self._num_index_bytes -= oldest.places.num_bytes
         return shard
 
     def close(self) -> None:
