@@ -13,7 +13,7 @@ from shardbuild.storage.urlparts import local_path
 from shardbuild.train.catalog import Catalog
 from shardbuild.train.indexed import IndexedSource, Mixing
 from shardbuild.train.order import Order
-from shardbuild.train.reading import SampleReader
+from shardbuild.train.reading import MAX_OPEN, SampleReader
 from shardbuild.train.state import FeedState, Identity
 from shardbuild.train.strand import Strand
 
@@ -78,10 +78,13 @@ def strand_of(catalog: Catalog, choice: Choice) -> Strand:
         open_shards=choice.open_shards or OPEN_SHARDS,
         block=block,
     )
+    num_lanes = order.open_shards if order.shuffle else 1
     reader = SampleReader(
         catalog,
         fields=choice.fields,
         storage_options=choice.storage_options,
+        # A lane's shard and its next; the shards behind it are not kept open.
+        max_open=min(2 * num_lanes + 8, MAX_OPEN),
     )
     return Strand(catalog, order, reader, choice.stages, choice.max_bad)
 
