@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         schemes_from_environment as schemes_from_environment,
     )
     from shardbuild.storage.gopen import gopen as gopen
+    from shardbuild.storage.partcache import PartCache as PartCache
     from shardbuild.storage.paths import ChDir as ChDir
     from shardbuild.storage.paths import DirPlusFile as DirPlusFile
     from shardbuild.storage.paths import FilePlusExt as FilePlusExt
@@ -161,6 +162,7 @@ _HOMES = {
     "shardbuild.shards.writer": "TarWriter",
     "shardbuild.storage.commands": "Pipe schemes_from_environment",
     "shardbuild.storage.gopen": "gopen",
+    "shardbuild.storage.partcache": "PartCache",
     "shardbuild.storage.paths": (
         "ChDir DirPlusFile FilePlusExt dir_plus_file filebase fullext "
         "read_binary write_binary"

@@ -35,7 +35,7 @@ class Settings:
     num_samples: int
     samples_a_shard: int
     feed: dict[str, Any] = field(default_factory=dict)
-    has_decode: bool = False
+    has_stage: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def take_epoch(settings: Settings) -> Epoch:
 
     before = resting()
     dataset: Any = Dataset(settings.urls)
-    if settings.has_decode:
-        dataset = dataset.decode()
+    if settings.has_stage:
+        dataset = dataset.map(dict)
     seen = bytearray(settings.num_samples)
     num_given = 0
     watch = Watch(-(-settings.num_samples // BATCH))

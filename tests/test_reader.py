@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import io
 import os
@@ -22,6 +23,7 @@ from shardbuild.shards.reader import (
     read_at,
     read_fragment,
     read_indexed,
+    read_lots,
     read_samples,
     read_stream,
     scan_fragment,
@@ -44,6 +46,7 @@ from tests.tars import (
 )
 
 if TYPE_CHECKING:
+    from shardbuild.shards.index import ShardIndex
     from shardbuild.shards.samples import KeyRule, Sample
 
 
@@ -67,6 +70,7 @@ def read_in_all_ways(
     assert index.to_bytes() == again.to_bytes()
     assert others == [facts] * 4
     assert index.num_bytes == facts.num_bytes == len(data)
+    read_in_lots(data, path, samples, key_rule)
     backwards = range(len(samples) - 1, -1, -1)
     assert samples == list(read_indexed(url, index, range(len(samples))))
     assert samples[::-1] == list(read_indexed(url, index, backwards))
@@ -85,6 +89,28 @@ def read_in_all_ways(
         piece = memoryview(data)[start:stop]
         assert [sample] == list(read_fragment(piece, "u", key_rule=key_rule))
     return samples
+
+
+def read_in_lots(
+    data: bytes, path: Path, samples: list[Sample], key_rule: KeyRule
+) -> None:
+    """Lots give all samples, where they begin, and the index; entered anywhere."""
+    index = dataclasses.replace(
+        scan_shard(str(path), key_rule=key_rule), canonical=False
+    )
+    heads = index.sample_offsets[:-1].tolist()
+    learned: list[ShardIndex] = []
+    for position, start in [(0, 0), *list(enumerate(heads))[1:4]]:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            for stream in (file, io.BytesIO(data[start:])):
+                lots = read_lots(
+                    stream, "u", start=start, key_rule=key_rule, on_index=learned.append
+                )
+                found = [(list(lot.samples), lot.heads) for lot in lots]
+                assert [s for some, _ in found for s in some] == samples[position:]
+                assert [head for _, some in found for head in some] == heads[position:]
+    assert [each.to_bytes() for each in learned] == [index.to_bytes()] * 2
 
 
 # -- random archives ----------------------------------------------------------------
@@ -733,3 +759,20 @@ def test_tars_of_tarproc_and_of_tarp(
                 member.mtime = mtime
                 tar.addfile(member, io.BytesIO(sample[field]))
     assert read_in_all_ways(stream.getvalue(), tmp_path) == samples
+
+
+def test_offsets_of_damage_are_those_of_the_tar_wherever_it_was_entered(tmp_path):
+    data = make_tar(entries_of(make_samples(9)))
+    path = tmp_path / "a.tar"
+    path.write_bytes(data)
+    start = int(scan_shard(str(path)).sample_offsets[4])
+    path.write_bytes(data[:-10240])
+    with pytest.raises(TruncatedShardError) as whole:
+        list(read_samples(str(path)))
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        for stream in (file, io.BytesIO(path.read_bytes()[start:])):
+            lots = read_lots(stream, str(path), start=start)
+            with pytest.raises(TruncatedShardError) as part:
+                [list(lot.samples) for lot in lots]
+            assert str(part.value) == str(whole.value)

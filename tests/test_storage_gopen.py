@@ -12,7 +12,8 @@ import threading
 import pytest
 
 from shardbuild.errors import PipeError, StorageError
-from shardbuild.storage import gopen, read_bytes, write_bytes
+from shardbuild.storage import gopen, gopen_schemes, read_bytes, write_bytes
+from shardbuild.storage.gopen import gopen_at
 
 
 def write(url: str, data: bytes, options=None) -> None:
@@ -196,3 +197,30 @@ def test_an_unknown_protocol_is_an_error_that_names_the_url():
     with pytest.raises(StorageError, match="nosuch://b/k: ") as caught:
         gopen("nosuch://b/k")
     assert "nosuch" in caught.value.problem
+
+
+def test_any_url_is_read_from_any_byte_on(tmp_path, monkeypatch):
+    data = bytes(range(256)) * 4000
+    path = f"{tmp_path}/x"
+    write(path, data)
+    write("memory://gopen/from", data)
+    monkeypatch.setitem(gopen_schemes, "own", lambda _, mode: io.FileIO(path, mode))
+    urls = (path, f"pipe:cat {path}", "memory://gopen/from", "own://x")
+    for url in urls:
+        for start in (0, 1, 700_000, len(data)):
+            with gopen_at(url, start) as file:
+                assert file.read() == data[start:]
+
+
+def test_a_fifo_is_read_up_to_the_byte(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    writer = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=(b"0123",))
+    writer.start()
+    with gopen_at(f"{tmp_path}/fifo", 3) as file:
+        assert file.read() == b"3"
+    writer.join()
+
+
+def test_a_command_that_fails_before_the_byte_is_an_error():
+    with pytest.raises(PipeError, match="exit status 3"):
+        gopen_at("pipe:echo abc; exit 3", 10)

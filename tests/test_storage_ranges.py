@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from shardbuild.errors import StorageError
 from shardbuild.storage import RangeSource, gopen, metered, ranges, write_bytes
+from shardbuild.storage.gopen import gopen_at
 from shardbuild.storage.ranges import BLOCK_BYTES, BUDGET_BYTES, StoreReader
 from shardbuild.storage.sources import open_source
 
@@ -39,6 +40,38 @@ def test_every_store_gives_every_byte(bucket, num_bytes):
     assert meter.read_bytes == num_bytes
     with gopen(url, storage_options=options) as file:
         assert file.read() == DATA[:num_bytes]
+
+
+@pytest.mark.parametrize("start", [0, 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 9, len(DATA)])
+def test_every_store_is_read_from_any_byte_on(bucket, start):
+    url, options = bucket.join("from"), bucket.storage_options
+    write_bytes(url, DATA, storage_options=options)
+    with (
+        metered() as meter,
+        gopen_at(url, start, storage_options=options, budget_bytes=1 << 20) as file,
+    ):
+        assert file.tell() == start
+        assert read_by(file, 4 << 20) == DATA[start:]
+    # Some stores tell their size only with a byte.
+    assert len(DATA) - start <= meter.read_bytes <= len(DATA) - start + 1
+
+
+def test_a_store_without_ranges_is_read_up_to_the_byte(shaped):
+    shaped.put("whole.bin", DATA[:50_000])
+    shaped.set(ranges=0)
+    for start in (0, 1, 49_999, 50_000, 60_000):
+        with gopen_at(shaped.url("whole.bin"), start) as file:
+            assert read_by(file, 999) == DATA[start:50_000]
+
+
+def test_a_small_budget_is_kept(shaped):
+    shaped.put("small.bin", bytes(8 << 20))
+    url, options = shaped.s3_url("small.bin"), shaped.s3_options
+    for budget, most in ((1, 1), (1 << 20, 2), (64 << 20, 2)):
+        shaped.set(latency=0.05)
+        with gopen_at(url, 5, storage_options=options, budget_bytes=budget) as file:
+            assert len(file.read()) == (8 << 20) - 5
+        assert shaped.set(latency=0.0)["peak"] <= most
 
 
 @settings(deadline=None, max_examples=30)

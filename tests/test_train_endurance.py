@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from shardbuild.errors import SampleError
 from shardbuild.shards.index import index_url
 from shardbuild.train.dataset import Dataset
 from tests.epochs import ROOT, Epoch, Settings, resting, run_epoch, write_linked
@@ -30,7 +31,8 @@ def assert_flat(epoch: Epoch, num_samples: int) -> None:
     """Every sample came once, and the last tenth held what the first one held."""
     assert epoch.num_given == epoch.num_seen == num_samples
     assert max(epoch.memory) <= 1.1 * epoch.memory[0], epoch.memory
-    assert max(epoch.descriptors) <= epoch.descriptors[0], epoch.descriptors
+    # What threads are just reading stays open beside what is kept open.
+    assert max(epoch.descriptors) <= epoch.descriptors[0] + 8, epoch.descriptors
     assert max(epoch.threads) <= epoch.threads[0], epoch.threads
     assert epoch.at_end == epoch.at_rest
 
@@ -65,13 +67,15 @@ def test_a_shuffled_epoch_of_many_small_shards_in_threads_is_flat(
     epoch = run_epoch(Settings(many_small, MILLION, MILLION // 1000, feed))
     assert_flat(epoch, MILLION)
     assert max(epoch.threads) > 1
-    assert max(epoch.descriptors) < 500  # of a thousand shards
+    assert max(epoch.descriptors) < 100  # of a thousand shards
 
 
-def test_a_decoded_epoch_forward_is_flat(many_small: str) -> None:
-    feed = {"shuffle": False, "threads": 2}
-    epoch = run_epoch(Settings(many_small, MILLION, MILLION // 1000, feed))
+def test_an_epoch_forward_through_a_stage_is_flat(many_small: str) -> None:
+    settings = Settings(many_small, MILLION, MILLION // 1000, {}, has_stage=True)
+    epoch = run_epoch(settings)
     assert_flat(epoch, MILLION)
+    assert max(epoch.threads) > 1
+    assert max(epoch.descriptors) < 50
 
 
 @pytest.mark.parametrize("threads", [0, 2])
@@ -175,7 +179,7 @@ class TestAConsumerThatGoesAway:
         dataset = Dataset(urls).map(refuse)
         options: dict[str, Any] = {"rank": 0, "world": 1, "max_bad": 0}
         feed = dataset.feed(global_batch=16, threads=threads, shuffle=True, **options)
-        with pytest.raises(ZeroDivisionError), closing(feed):
+        with pytest.raises(SampleError, match="000042"), closing(feed):
             list(feed)
         rest()
 
@@ -187,9 +191,9 @@ _INTERRUPTED = textwrap.dedent(
     from shardbuild.train.dataset import Dataset
     from tests.epochs import resting
 
-    def slow(sample):
-        if sample["__key__"] == "000042":
-            print("at work", flush=True)
+    def slow(sample, said=[]):
+        if not said and sample["__key__"] == "000042":
+            said.append(print("at work", flush=True))
         threading.Event().wait(0.01)
         return sample
 

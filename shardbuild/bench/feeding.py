@@ -6,17 +6,14 @@ import functools
 import itertools
 import os
 import random
-from collections import deque
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.bench.peers import load_peer, read_by_webdataset
-from shardbuild.bench.reading import reader
 from shardbuild.bench.timing import Contestant
 from shardbuild.bench.trainpeers import (
-    load_litdata,
     read_by_litdata,
     shuffle_by_webdataset,
     write_by_litdata,
@@ -35,10 +32,19 @@ if TYPE_CHECKING:
 
     from shardbuild.shards.samples import Sample
 
-__all__ = ["WORKLOADS", "feed_case", "litdata_folder", "unpadded"]
+__all__ = [
+    "WORKLOADS",
+    "feed_case",
+    "in_lists",
+    "litdata_folder",
+    "take_all",
+    "unpadded",
+]
 
 NUM_SHARDS = 8
-BATCH = 256
+BATCH = {"small": 256, "img": 64}
+"""Everybody gives lists of so many samples: a sample that is dropped at once leaves its
+memory, still in the processor's cache, to the next one, and no training does that."""
 
 
 def feed_case(scene: Scene, size: str) -> Case:
@@ -56,7 +62,8 @@ def feed_case(scene: Scene, size: str) -> Case:
             save_index(index, url)
             shards.append(ShardFacts(url, index.num_samples, index.file_bytes))
         save_manifest(make_manifest(shards, manifest), manifest)
-    return replace(case, extra={"manifest": manifest, "size": size})
+    extra = {"manifest": manifest, "size": size, "batch": BATCH[size]}
+    return replace(case, extra=extra)
 
 
 def _extents(case: Case) -> list[tuple[int, int, int]]:
@@ -78,18 +85,35 @@ def _extents(case: Case) -> list[tuple[int, int, int]]:
 
 
 def _baseline(case: Case) -> Sequence[Contestant]:
-    """Make the floors: one ``os.pread`` a sample, and nothing made of it."""
+    """Make the floors: one ``os.pread`` a sample, and nothing but lists made of it."""
     forward = _extents(case)
     shuffled = forward.copy()
     random.Random(case.scene.seed).shuffle(shuffled)
 
     def read(extents: Sequence[tuple[int, int, int]]) -> None:
-        deque(itertools.starmap(os.pread, extents), maxlen=0)
+        take_all(in_lists(itertools.starmap(os.pread, extents), case.extra["batch"]))
 
     return [
         Contestant("os.pread", functools.partial(read, forward)),
         Contestant("os.pread, shuffled", functools.partial(read, shuffled)),
     ]
+
+
+def in_lists(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Give lists of ``size`` values.
+
+    >>> list(in_lists("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    source = iter(values)
+    while batch := list(itertools.islice(source, size)):
+        yield batch
+
+
+def take_all(batches: Iterable[Any]) -> None:
+    """Take batches as a training does: one is let go when the next one is there."""
+    for batch in batches:
+        del batch
 
 
 def unpadded(batches: Iterable[Any]) -> Iterator[Sample]:
@@ -105,7 +129,7 @@ def _fed_by_us(name: str, case: Case, *, shuffle: bool) -> Contestant:
     def feed() -> Any:
         dataset = Dataset(case.extra["manifest"])
         return dataset.feed(
-            global_batch=BATCH,
+            global_batch=case.extra["batch"],
             shuffle=shuffle,
             seed=case.scene.seed,
             rank=0,
@@ -115,7 +139,7 @@ def _fed_by_us(name: str, case: Case, *, shuffle: bool) -> Contestant:
 
     def run() -> None:
         with closing(feed()) as batches:
-            deque(itertools.chain.from_iterable(batches), maxlen=0)
+            take_all(batches)
 
     def check() -> None:
         compare = check_any_order if shuffle else check_samples
@@ -132,15 +156,19 @@ def _ours(case: Case) -> Sequence[Contestant]:
     ]
 
 
-def any_order_reader(
-    name: str, case: Case, read: Callable[[], Iterable[Sample]]
+def _reader(
+    name: str, case: Case, read: Callable[[], Iterable[Sample]], *, in_order: bool
 ) -> Contestant:
-    """Make a contestant that reads all samples, in whatever order."""
+    """Make a contestant that makes lists of the samples it reads."""
+
+    def run() -> None:
+        take_all(in_lists(read(), case.extra["batch"]))
 
     def check() -> None:
-        check_any_order(case.urls[0], read(), case.samples())
+        compare = check_samples if in_order else check_any_order
+        compare(case.urls[0], read(), case.samples())
 
-    return replace(reader(name, case, read), check=check)
+    return Contestant(name, run, check)
 
 
 def _peers(case: Case) -> Sequence[Contestant]:
@@ -148,8 +176,8 @@ def _peers(case: Case) -> Sequence[Contestant]:
     forward = functools.partial(read_by_webdataset, case.urls)
     shuffled = functools.partial(shuffle_by_webdataset, case.urls, case.scene.seed)
     return [
-        reader("webdataset", case, forward),
-        any_order_reader("webdataset, shuffled", case, shuffled),
+        _reader("webdataset", case, forward, in_order=True),
+        _reader("webdataset, shuffled", case, shuffled, in_order=False),
     ]
 
 
@@ -166,20 +194,19 @@ def litdata_folder(case: Case) -> Path:
 
 
 def _torch_peers(case: Case) -> Sequence[Contestant]:
-    load_litdata()
     read = functools.partial(read_by_litdata, litdata_folder(case))
+    forward = functools.partial(read, shuffle=False)
+    shuffled = functools.partial(read, shuffle=True)
     return [
-        reader("litData", case, functools.partial(read, shuffle=False)),
-        any_order_reader(
-            "litData, shuffled", case, functools.partial(read, shuffle=True)
-        ),
+        _reader("litData", case, forward, in_order=True),
+        _reader("litData, shuffled", case, shuffled, in_order=False),
     ]
 
 
 WORKLOADS = [
     Workload(
         "feed-small",
-        "a feed of raw samples of 3 KB in 3 members, in one process",
+        "lists of 256 raw samples of 3 KB in 3 members, in one process",
         lambda scene: feed_case(scene, "small"),
         _baseline,
         _ours,
@@ -190,7 +217,7 @@ WORKLOADS = [
     ),
     Workload(
         "feed-img",
-        "a feed of raw samples of 100 KB in 3 members, in one process",
+        "lists of 64 raw samples of 100 KB in 3 members, in one process",
         lambda scene: feed_case(scene, "img"),
         _baseline,
         _ours,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import deque
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from shardbuild.bench.feeding import feed_case, litdata_folder, unpadded
+from shardbuild.bench.feeding import (
+    feed_case,
+    in_lists,
+    litdata_folder,
+    take_all,
+    unpadded,
+)
 from shardbuild.bench.peers import load_peer
 from shardbuild.bench.timing import Contestant
 from shardbuild.bench.trainpeers import (
@@ -35,7 +40,7 @@ def _loader(name: str, case: Case, load: Callable[[], Iterable[Any]]) -> Contest
     """Make a contestant that takes lists of samples from workers."""
 
     def run() -> None:
-        deque(load(), maxlen=0)
+        take_all(load())
 
     def check() -> None:
         samples = itertools.chain.from_iterable(load())
@@ -46,8 +51,7 @@ def _loader(name: str, case: Case, load: Callable[[], Iterable[Any]]) -> Contest
 
 def _baseline(case: Case) -> Sequence[Contestant]:
     """Make the floor: workers that have all samples, and only hand them over."""
-    samples = list(case.samples())
-    batches = [samples[i : i + BATCH] for i in range(0, len(samples), BATCH)]
+    batches = list(in_lists(case.samples(), BATCH))
     load = functools.partial(with_torch_loader, batches, case.scene.num_workers, None)
     return [_loader("DataLoader, from memory", case, load)]
 
@@ -67,7 +71,7 @@ def _loaded_by_us(name: str, case: Case, *, shuffle: bool) -> Contestant:
 
     def run() -> None:
         with closing(feed()) as fed:
-            deque(fed.loader(num_workers=case.scene.num_workers), maxlen=0)
+            take_all(fed.loader(num_workers=case.scene.num_workers))
 
     def check() -> None:
         with closing(feed()) as fed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin
 
 from shardbuild.errors import ManifestError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Manifest",
+    "ShardColumns",
     "ShardFacts",
     "load_manifest",
     "make_manifest",
@@ -123,24 +124,8 @@ class Manifest:
         Raises:
             ManifestError: ``data`` is not such a manifest.
         """
-        try:
-            document = json.loads(data)
-        except (ValueError, RecursionError) as problem:
-            raise ManifestError(url, f"not JSON: {problem}") from problem
-        if not isinstance(document, dict) or document.get("wids_version") != 1:
-            raise ManifestError(url, "not a manifest: it has no 'wids_version' 1")
-        entries = document.get("shardlist")
-        if not isinstance(entries, list):
-            raise ManifestError(url, "not a manifest: it has no 'shardlist'")
-        own = document.get("shardbuild", {})
-        if not isinstance(own, dict) or own.get("manifest_version", 1) != 1:
-            raise ManifestError(url, "its 'shardbuild' part is of no known version")
-        sums = own.get("sha256", [None] * len(entries))
-        facts = own.get("facts", {})
-        if not isinstance(sums, list) or len(sums) != len(entries):
-            raise ManifestError(url, "its 'sha256' does not list every shard")
-        if not isinstance(facts, dict):
-            raise ManifestError(url, "its 'facts' are not a mapping")
+        document, entries, sums = _checked(data, url)
+        facts = document.get("shardbuild", {}).get("facts", {})
         name = document.get("name", "")
         return cls(
             shards=tuple(
@@ -150,6 +135,86 @@ class Manifest:
             facts=facts,
             name=name if isinstance(name, str) else "",
         )
+
+
+def _checked(data: bytes, url: str) -> tuple[dict[str, Any], list[Any], list[Any]]:
+    """The document, its list of shards, and a sha256 or None for each of them."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as problem:
+        raise ManifestError(url, f"not JSON: {problem}") from problem
+    if not isinstance(document, dict) or document.get("wids_version") != 1:
+        raise ManifestError(url, "not a manifest: it has no 'wids_version' 1")
+    entries = document.get("shardlist")
+    if not isinstance(entries, list):
+        raise ManifestError(url, "not a manifest: it has no 'shardlist'")
+    own = document.get("shardbuild", {})
+    if not isinstance(own, dict) or own.get("manifest_version", 1) != 1:
+        raise ManifestError(url, "its 'shardbuild' part is of no known version")
+    sums = own.get("sha256", [None] * len(entries))
+    if not isinstance(sums, list) or len(sums) != len(entries):
+        raise ManifestError(url, "its 'sha256' does not list every shard")
+    if not isinstance(own.get("facts", {}), dict):
+        raise ManifestError(url, "its 'facts' are not a mapping")
+    return document, entries, sums
+
+
+class ShardColumns(NamedTuple):
+    """What a manifest says of its shards, as columns: for a million of them."""
+
+    urls: list[str]
+    """As the manifest has them."""
+    counts: list[int]
+    sizes: list[int | None]
+    digests: list[str | None]
+    is_ours: bool
+    """Whether we wrote it: then its counts and sizes are those of the shards."""
+
+    @classmethod
+    def from_bytes(cls, data: bytes, url: str = "<bytes>") -> ShardColumns:
+        """The columns of what `Manifest.from_bytes` takes.
+
+        >>> manifest = Manifest((ShardFacts("a-000.tar", 7, 10240),))
+        >>> ShardColumns.from_bytes(manifest.to_bytes())[:3]
+        (['a-000.tar'], [7], [10240])
+
+        Raises:
+            ManifestError: ``data`` is not such a manifest.
+        """
+        document, entries, sums = _checked(data, url)
+        is_ours = "shardbuild" in document
+        if set(map(type, entries)) <= {dict}:
+            urls = [entry.get("url") for entry in entries]
+            counts = [entry.get("nsamples") for entry in entries]
+            sizes = [entry.get("filesize") for entry in entries]
+            if _are_sound(urls, counts, sizes, sums):
+                return cls(urls, counts, sizes, sums, is_ours)
+        # One by one: this finds the one that is wrong, or none.
+        shards = [_facts(*pair, url) for pair in zip(entries, sums, strict=True)]
+        return cls(
+            [shard.url for shard in shards],
+            [shard.num_samples for shard in shards],
+            [shard.num_bytes for shard in shards],
+            [shard.sha256 for shard in shards],
+            is_ours,
+        )
+
+
+def _are_sound(
+    urls: list[Any], counts: list[Any], sizes: list[Any], sums: list[Any]
+) -> bool:
+    """Whether whole columns are what they have to be; False where that is not plain."""
+    return (
+        set(map(type, urls)) <= {str}
+        and "" not in urls
+        and set(map(type, counts)) <= {int}
+        and min(counts, default=0) >= 0
+        and set(map(type, sizes)) <= {int}
+        and min(sizes, default=0) >= 0
+        and set(map(type, sums)) <= {str}
+        and set(map(len, sums)) <= {64}
+        and set("".join(sums)) <= set("0123456789abcdef")
+    )
 
 
 def make_manifest(

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from shardbuild.errors import ShardError
     from shardbuild.shards.decompress import Readable
     from shardbuild.shards.index import ShardIndex
+    from shardbuild.shards.readruns import Lot
     from shardbuild.shards.samples import KeyRule, Sample
     from shardbuild.storage.urlparts import StorageOptions
 
@@ -55,6 +56,7 @@ __all__ = [
     "read_at",
     "read_fragment",
     "read_indexed",
+    "read_lots",
     "read_samples",
     "read_stream",
     "scan_fragment",
@@ -149,6 +151,51 @@ def read_stream(
     return chain.from_iterable(_parts_of(stream, url, key_rule, facts))
 
 
+def read_lots(
+    stream: Readable | BinaryIO,
+    url: str,
+    *,
+    start: int = 0,
+    key_rule: KeyRule = "first-dot",
+    facts: ReadFacts | None = None,
+    on_index: Callable[[ShardIndex], None] | None = None,
+) -> Generator[Lot]:
+    """Read a shard from an open stream, some samples at a time, and where they lie.
+
+    >>> import tarfile
+    >>> member = tarfile.TarInfo("7.txt").tobuf(tarfile.USTAR_FORMAT)
+    >>> lots = read_lots(io.BytesIO(member + bytes(1024)), "a.tar")
+    >>> [(list(lot.samples), lot.heads) for lot in lots]
+    [([{'__key__': '7', 'txt': b''}], [0])]
+
+    Args:
+        stream: All that is asked of it is ``readinto``. It is not closed.
+        url: For messages.
+        start: Where in the tar the stream stands: where a sample's first header
+            begins. It is not compressed, if that is not 0.
+        key_rule: Where the key of a name ends.
+        facts: To be filled in with what is noted on the way.
+        on_index: Called at the end with the shard's index, which says nothing of
+            its form (``canonical``); not if ``start`` is not 0.
+
+    Raises:
+        ShardError: As `read_samples`, but for keys that came before ``start``.
+    """
+    from shardbuild.shards.scanindex import IndexColumns
+
+    facts = ReadFacts() if facts is None else facts
+    columns = None if start or on_index is None else IndexColumns()
+    with (
+        storage_errors(url),
+        window_on(stream, url, facts, start) as (window, counted),
+        _reading(window, key_rule, facts) as reading,
+    ):
+        yield from reading.lots(columns)
+    if on_index and columns:
+        index = columns.finish(facts.num_bytes, canonical=False)
+        on_index(_of_file(index, counted))
+
+
 def read_fragment(
     buffer: bytes | memoryview, url: str, *, key_rule: KeyRule = "first-dot"
 ) -> Iterator[Sample]:
@@ -218,6 +265,11 @@ def scan_stream(
         _reading(window, key_rule, facts) as reading,
     ):
         index = reading.index(on_damage)
+    return _of_file(index, counted)
+
+
+def _of_file(index: ShardIndex, counted: Source | None) -> ShardIndex:
+    """The index of a shard, with its size on storage if it is compressed."""
     if counted is None:
         return index
     return dataclasses.replace(index, file_bytes=counted.num_bytes)
@@ -274,11 +326,20 @@ def storage_errors(url: str) -> Iterator[None]:
 
 @contextmanager
 def window_on(
-    stream: Readable | BinaryIO, url: str, facts: ReadFacts
+    stream: Readable | BinaryIO, url: str, facts: ReadFacts, start: int = 0
 ) -> Iterator[tuple[Window, Source | None]]:
-    """The window for a stream; if it is compressed, also what counts its bytes."""
+    """The window for a stream; if it is compressed, also what counts its bytes.
+
+    A stream that stands at byte ``start`` of its tar is not compressed.
+    """
     stream = cast("Readable", stream)
     is_file = isinstance(stream, io.FileIO) and _is_regular(stream)
+    if start:
+        if is_file:
+            yield FileWindow(cast("BinaryIO", stream), url, start), None
+        else:
+            yield StreamWindow(stream, url, start), None
+        return
     if isinstance(stream, io.FileIO) and is_file:
         head = os.pread(stream.fileno(), BLOCK, stream.tell())
         facts.compression = _compression_of(head)

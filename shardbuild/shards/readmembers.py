@@ -62,7 +62,7 @@ class Found(NamedTuple):
     head: int
     """Offset of its first header."""
     members: list[tuple[str, int, int]]
-    """Field, offset of the data and size of each member; or payloads were asked for."""
+    """Field, offset of the data and size of each member."""
 
 
 class MemberReader:
@@ -167,11 +167,11 @@ class MemberReader:
         if field in sample:
             problem = f"sample {sample['__key__']!r} has {field!r} twice"
             raise ShardError(self._url, problem, head)
+        found.members.append((field, start, size))
         if payloads:
             sample[field] = self._window.payload(start, size)
             return
         sample[field] = None
-        found.members.append((field, start, size))
         if self.on_member:
             self.on_member(member, sample["__key__"], field)
 

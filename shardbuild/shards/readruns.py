@@ -5,7 +5,7 @@ Both begin and end where a sample begins, so that either can take over anywhere.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shardbuild.errors import ShardError
 from shardbuild.shards.readcut import samples_of_run
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from shardbuild.shards.index import ShardIndex
     from shardbuild.shards.readfacts import ReadFacts
     from shardbuild.shards.samples import KeyRule, Sample
-    from shardbuild.shards.scanindex import FormJudge
+    from shardbuild.shards.scanindex import FormJudge, IndexColumns
 
-__all__ = ["ShardReading"]
+__all__ = ["Lot", "ShardReading"]
 
 _FIRST_READ: Final = 256 << 10
 _MAX_EXACT: Final = 256
@@ -34,8 +34,17 @@ _LARGE_SAMPLE: Final = 32 << 10
 """Mean bytes of a sample from which on a local file is read by single payloads."""
 
 
+class Lot(NamedTuple):
+    """Some samples that lie one after the other."""
+
+    samples: Iterable[Sample]
+    """To be taken before the next lot is asked for."""
+    heads: list[int]
+    """The offset of each sample's first header."""
+
+
 class ShardReading:
-    """One pass over the samples in a window."""
+    """One pass over the samples in a window, from where it begins."""
 
     __slots__ = (
         "_at_once",
@@ -76,14 +85,34 @@ class ShardReading:
         Raises:
             ShardError: The shard is damaged, or its samples are not whole.
         """
-        buffer = self._window.buffer
+        return (self._samples_of(part) for part in self.parts(payloads=True))
+
+    def lots(self, columns: IndexColumns | None = None) -> Iterator[Lot]:
+        """Read all samples, with where each begins; fill ``columns``, if given.
+
+        Raises:
+            ShardError: As `samples`.
+        """
         for part in self.parts(payloads=True):
             if isinstance(part, Found):
-                yield (part.sample,)
-            elif isinstance(part, HopRun):
-                yield part.samples()
+                if columns:
+                    key = part.sample["__key__"]
+                    columns.add_found(part._replace(sample={"__key__": key}))
+                heads = [part.head]
             else:
-                yield samples_of_run(part, buffer)
+                run = part.run if isinstance(part, HopRun) else part
+                base = 0 if run is not part else self._window.base
+                if columns:
+                    columns.add_run(run, base)
+                heads = (run.heads[:-1] + base).tolist()
+            yield Lot(self._samples_of(part), heads)
+
+    def _samples_of(self, part: Run | HopRun | Found) -> Iterable[Sample]:
+        if isinstance(part, Found):
+            return (part.sample,)
+        if isinstance(part, HopRun):
+            return part.samples()
+        return samples_of_run(part, self._window.buffer)
 
     def index(
         self, on_damage: Callable[[ShardError], None] | None = None
@@ -120,7 +149,7 @@ class ShardReading:
 
         With ``payloads`` the samples outside of runs hold their fields too.
         """
-        offset: int | None = 0
+        offset: int | None = self._window.base
         while offset is not None:
             before = self._facts.num_samples
             part: Run | HopRun | None

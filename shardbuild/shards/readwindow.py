@@ -69,12 +69,12 @@ class Window(ABC):
     buffer: Buffer
     """Slices of it are bytes, but for a `BufferWindow` on a memoryview."""
 
-    def __init__(self, url: str, buffer: Buffer) -> None:
+    def __init__(self, url: str, buffer: Buffer, start: int = 0) -> None:
         self.url = url
         self.buffer = buffer
-        self.base = 0
-        self.end = 0
-        self.keep = 0
+        self.base = start
+        self.end = start
+        self.keep = start
         self.member = b""
         """The name of the member that is being read."""
         self.at_end = False
@@ -153,9 +153,9 @@ class _MovingWindow(Window):
 
     __slots__ = ("_memory",)
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, start: int) -> None:
         self._memory = _mapping()
-        super().__init__(url, self._memory)
+        super().__init__(url, self._memory, start)
 
     def close(self) -> None:
         if len(_idle) < _MAX_IDLE:
@@ -210,12 +210,15 @@ class _MovingWindow(Window):
 
 
 class StreamWindow(_MovingWindow):
-    """A window on anything that has ``readinto``."""
+    """A window on anything that has ``readinto``.
+
+    ``start`` is the offset of the first byte that the stream gives.
+    """
 
     __slots__ = ("_readinto",)
 
-    def __init__(self, stream: Readable, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, stream: Readable, url: str, start: int = 0) -> None:
+        super().__init__(url, start)
         self._readinto = stream.readinto
 
     def _read(self, view: memoryview) -> int:
@@ -234,14 +237,17 @@ class StreamWindow(_MovingWindow):
 
 
 class FileWindow(_MovingWindow):
-    """A window on a regular file."""
+    """A window on a regular file.
+
+    ``start`` is the offset of the byte that the file stands at.
+    """
 
     __slots__ = ("_after", "_fd", "_meter", "_origin", "_size", "hopping")
 
-    def __init__(self, stream: BinaryIO, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, stream: BinaryIO, url: str, start: int = 0) -> None:
+        super().__init__(url, start)
         self._fd = stream.fileno()
-        self._origin = stream.tell()
+        self._origin = stream.tell() - start
         self._size = max(os.fstat(self._fd).st_size - self._origin, 0)
         self._meter = current_meter()
         self.ahead = _AHEAD_BYTES

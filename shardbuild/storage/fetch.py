@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from shardbuild.storage.meter import Meter
     from shardbuild.storage.sources import Pieces, Source
+    from shardbuild.storage.stores import UrlFacts
 
 __all__ = ["RangeSource", "read_many", "read_range"]
 
@@ -81,6 +82,21 @@ class RangeSource:
             self._read_local(offsets, views)
         else:
             raise ValueError("I/O operation on closed source")
+
+    def look(self) -> UrlFacts:
+        """Size and version of the file; of a store's no other version is read later.
+
+        Raises:
+            StorageError: There is no such file.
+        """
+        from shardbuild.storage.stores import stat_url
+
+        if self._source is None:
+            return stat_url(self.url)
+        self._source.check_process()
+        facts = self._source.look()
+        self._source.count(self._meter)
+        return facts
 
     def _read_local(self, offsets: Sequence[int], views: Sequence[memoryview]) -> None:
         """Read ranges that follow one another together; each call is felt here."""

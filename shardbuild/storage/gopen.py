@@ -17,7 +17,7 @@ from shardbuild.storage.urlparts import StorageOptions, local_path, protocol_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LocalReader", "gopen", "gopen_schemes"]
+__all__ = ["LocalReader", "gopen", "gopen_at", "gopen_schemes"]
 
 
 @overload
@@ -99,6 +99,36 @@ exit status 3
     return opened
 
 
+def gopen_at(
+    url: str,
+    start: int,
+    *,
+    storage_options: StorageOptions | None = None,
+    budget_bytes: int | None = None,
+) -> BinaryIO:
+    """Open a url for reading from byte ``start`` on.
+
+    What lies before is not read of a local file, nor of a store that gives ranges;
+    of anything else it is read and thrown away.
+
+    >>> with gopen("memory://doc/gopen_at.txt", "wb") as file:
+    ...     _ = file.write(b"some bytes")
+    >>> gopen_at("memory://doc/gopen_at.txt", 5).read()
+    b'bytes'
+
+    Args:
+        url: As of `gopen`.
+        start: How many bytes are left out.
+        storage_options: What to pass on to fsspec.
+        budget_bytes: How much of an object of a store may be on its way or kept,
+            instead of 64 MiB; not less than two blocks of 256 KiB.
+
+    Raises:
+        StorageError: As `gopen`, but for its name.
+    """
+    return _open_to_read(url, storage_options, start, budget_bytes)
+
+
 def _open_by(handler: Callable[..., Any], url: str, mode: str) -> BinaryIO:
     """What a handler of the user's opens, its errors with the url."""
     try:
@@ -107,23 +137,35 @@ def _open_by(handler: Callable[..., Any], url: str, mode: str) -> BinaryIO:
         raise store_error(url, error) from error
 
 
-def _open_to_read(url: str, options: StorageOptions | None) -> BinaryIO:
+def _open_to_read(
+    url: str,
+    options: StorageOptions | None,
+    start: int = 0,
+    budget_bytes: int | None = None,
+) -> BinaryIO:
     path = local_path(url)
-    if path is not None:
-        return cast("BinaryIO", LocalReader(path, url))
     handler = handler_of(url)
-    if handler is not None:
-        return _open_by(handler, url, "rb")
     protocol = protocol_of(url)
     opened: Any
-    if protocol in (None, "pipe"):
+    if path is not None:
+        opened = LocalReader(path, url)
+        if opened.seekable():
+            opened.seek(start)
+            return cast("BinaryIO", opened)
+    elif handler is not None:
+        opened = _open_by(handler, url, "rb")
+    elif protocol in (None, "pipe"):
         from shardbuild.storage.pipes import PipeReader, StdinReader
 
         opened = StdinReader() if protocol is None else PipeReader(url)
     else:
         from shardbuild.storage.ranges import open_store
 
-        opened = open_store(url, options)
+        return cast("BinaryIO", open_store(url, options, start, budget_bytes))
+    if start:
+        from shardbuild.storage.ranges import skipped
+
+        opened = skipped(opened, start)
     return cast("BinaryIO", opened)
 
 

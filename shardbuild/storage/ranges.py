@@ -31,10 +31,18 @@ __all__ = ["BLOCK_BYTES", "BUDGET_BYTES", "StoreReader", "StreamReader", "open_s
 
 BLOCK_BYTES = 4 << 20
 BUDGET_BYTES = 64 << 20
+_MIN_BLOCK_BYTES = 256 << 10
 
 
-def open_store(url: str, options: StorageOptions | None) -> io.RawIOBase:
-    """Open an object of a store for reading forward.
+def open_store(
+    url: str,
+    options: StorageOptions | None,
+    start: int = 0,
+    budget_bytes: int | None = None,
+) -> io.RawIOBase:
+    """Open an object of a store for reading forward, from byte ``start`` on.
+
+    What lies before is read only where there are no ranges.
 
     Raises:
         StorageError: There is no such object, or it cannot be reached.
@@ -44,38 +52,73 @@ def open_store(url: str, options: StorageOptions | None) -> io.RawIOBase:
     if protocol in ("ftp", "ftps"):
         from shardbuild.storage.ftp import open_ftp
 
-        return open_ftp(url, fs, path)
+        return skipped(open_ftp(url, fs, path), start)
     if protocol in ("scp", "sftp", "ssh"):
         from shardbuild.storage.sftp import open_sftp
 
-        return open_sftp(url, fs, path)
+        return skipped(open_sftp(url, fs, path), start)
     # fsspec's memory files share one position among all who read them
     if protocol != "memory" and not is_async(fs):
-        return StreamReader(url, fs, path)
+        return skipped(StreamReader(url, fs, path), start)
     source = open_source(url, options)
-    num_bytes, first = source.begin(BLOCK_BYTES)
+    # Besides the size, the first block comes; or a byte, where that is not wanted.
+    num_bytes, first = source.begin(1 if start else _block_bytes(budget_bytes))
     if num_bytes is None:
-        return StreamReader(url, fs, path)
-    return StoreReader(source, num_bytes, first)
+        return skipped(StreamReader(url, fs, path), start)
+    if start:
+        return StoreReader(source, num_bytes, None, start, budget_bytes)
+    return StoreReader(source, num_bytes, first, 0, budget_bytes)
+
+
+def _block_bytes(budget_bytes: int | None) -> int:
+    """How much is asked for at once: at least two blocks are in the budget."""
+    if budget_bytes is None:
+        return BLOCK_BYTES
+    return min(BLOCK_BYTES, max(_MIN_BLOCK_BYTES, budget_bytes // 2))
+
+
+def skipped(stream: io.RawIOBase, num_bytes: int) -> io.RawIOBase:
+    """A stream that is only read forward, after its first bytes."""
+    view = memoryview(bytearray(min(num_bytes, _MIN_BLOCK_BYTES)))
+    try:
+        while num_bytes:
+            count = stream.readinto(view[:num_bytes])
+            if not count:
+                break  # whoever reads on finds its end
+            num_bytes -= count
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
 class StoreReader(io.RawIOBase):
-    """Reads ``num_bytes`` of a source by parallel ranges, in order."""
+    """Reads a source of ``num_bytes`` by parallel ranges, in order.
+
+    ``first`` are the bytes of its first block, if they are on their way.
+    """
 
     def __init__(
-        self, source: Source, num_bytes: int, first: Future[Pieces] | None = None
+        self,
+        source: Source,
+        num_bytes: int,
+        first: Future[Pieces] | None = None,
+        start: int = 0,
+        budget_bytes: int | None = None,
     ) -> None:
         super().__init__()
         self.name = source.url
         self._source = source
         self._num_bytes = num_bytes
         self._meter = current_meter()
-        self._window = min(BUDGET_BYTES // BLOCK_BYTES, source.num_parallel)
+        self._block_bytes = _block_bytes(budget_bytes)
+        num_blocks = (budget_bytes or BUDGET_BYTES) // self._block_bytes
+        self._window = max(1, min(num_blocks, source.num_parallel))
         self._ahead = deque([] if first is None else [first])
-        self._asked = 0 if first is None else min(BLOCK_BYTES, num_bytes)
+        self._asked = start if first is None else min(self._block_bytes, num_bytes)
         self._block: deque[bytes] = deque()
         self._taken = 0  # of the block's first piece
-        self._position = 0
+        self._position = start
 
     def readable(self) -> bool:
         return True
@@ -141,7 +184,7 @@ class StoreReader(io.RawIOBase):
     def _ask(self) -> None:
         """Keep as many blocks on their way as the budget allows."""
         while self._asked < self._num_bytes and len(self._ahead) < self._window:
-            stop = min(self._asked + BLOCK_BYTES, self._num_bytes)
+            stop = min(self._asked + self._block_bytes, self._num_bytes)
             self._ahead.append(self._source.start(self._asked, stop))
             self._asked = stop
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from shardbuild.errors import StorageError
+from shardbuild.storage.cachefolder import Copy, evict, hold_room, remove_torso
 from shardbuild.storage.claims import claim_file
 from shardbuild.storage.filesystems import is_missing, store_error
 from shardbuild.storage.gopen import LocalReader, gopen
@@ -311,7 +312,7 @@ class ShardCache:
         """Open the source, and begin to copy it if there is room."""
         source = gopen(facts.url, storage_options=self._options)
         try:
-            with self._room():
+            with hold_room(self.cache_dir):
                 if self.make_room(facts.num_bytes or 0):
                     path = self._path(facts.url, digest, facts.num_bytes)
                     return _ClaimedStream(self, path, source, facts, claim)
@@ -358,23 +359,18 @@ class ShardCache:
             os.utime(file.fileno())
         return cast("BinaryIO", file)
 
-    def _room(self) -> Claim:
-        """Hold the only right to make room; waits for it."""
-        claim = claim_file(os.path.join(self.cache_dir, ".room.claim"), wait=True)
-        return cast("Claim", claim)
-
     def make_room(self, num_bytes: int) -> bool:
         """Remove what was used longest ago until so much fits; False if it cannot."""
         if num_bytes > self.cache_size:
             return False
         entries = [entry for entry in self._entries() if not self._is_torso(entry)]
-        total = sum(entry.num_bytes for entry in entries)
-        for entry in sorted(entries, key=lambda entry: (entry.used, entry.path)):
-            if total + num_bytes <= self.cache_size:
-                break
-            if entry.is_whole and _remove_unused(entry.path):
-                total -= entry.num_bytes
-        return total + num_bytes <= self.cache_size
+        copies = (
+            Copy(entry.path, entry.num_bytes, entry.used)
+            for entry in entries
+            if entry.is_whole
+        )
+        excess = sum(entry.num_bytes for entry in entries) + num_bytes - self.cache_size
+        return evict(copies, excess, _remove_unused) >= excess
 
     def _entries(self) -> list[_Entry]:
         """The copies that are there, and those that are being made."""
@@ -394,12 +390,7 @@ class ShardCache:
         """Whether a dead process was making this; then it is removed."""
         if entry.is_whole:
             return False
-        claim = claim_file(self._claim_path(entry.digest))
-        if claim is None:
-            return False
-        with claim, contextlib.suppress(FileNotFoundError):
-            os.unlink(entry.path)
-        return True
+        return remove_torso(entry.path, self._claim_path(entry.digest))
 
     def _sweep(self) -> None:
         """Once a process, remove what dead ones were making."""
@@ -417,7 +408,7 @@ class ShardCache:
             return False
         if facts.num_bytes is not None:
             return position == facts.num_bytes
-        with self._room():
+        with hold_room(self.cache_dir):
             return self.make_room(0)
 
 

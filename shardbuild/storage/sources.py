@@ -26,11 +26,13 @@ from shardbuild.storage.filesystems import (
     store_error,
 )
 from shardbuild.storage.retries import retried
+from shardbuild.storage.stores import facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from shardbuild.storage.meter import Meter
+    from shardbuild.storage.stores import UrlFacts
     from shardbuild.storage.urlparts import StorageOptions
 
     # The size, and an opened answer whose body is still to be read.
@@ -77,6 +79,25 @@ class Source:
         loop = self._fs.loop
         first.add_done_callback(lambda _: loop.call_soon_threadsafe(opened.close))
         return size, first
+
+    def look(self) -> UrlFacts:
+        """Size and version; from now on no other version is read."""
+        info = self._wait(self._submit(self._informed()))
+        self._size_in(info)
+        self._pin(info)
+        return facts_of(self.url, info)
+
+    async def _informed(self) -> dict[str, Any]:
+        async def ask() -> dict[str, Any]:
+            self._num_requests += 1
+            info: dict[str, Any] = await self._fs._info(self._path)
+            return info
+
+        self._fs.invalidate_cache()
+        return await retried(self.url, ask)
+
+    def _pin(self, info: dict[str, Any]) -> None:
+        """Remember the version that ``info`` tells of."""
 
     def start(self, start: int, stop: int) -> Future[Pieces]:
         """Begin to fetch a range; its answer is never shorter or longer."""
@@ -186,6 +207,9 @@ class _S3Source(Source):
             self._object["VersionId"] = version
         self._etag: str | None = None
 
+    def _pin(self, info: dict[str, Any]) -> None:
+        self._etag = info.get("ETag")
+
     async def _begin(self, stop: int) -> _Beginning:
         async def ask() -> dict[str, Any]:
             self._num_requests += 1
@@ -226,6 +250,9 @@ class _GcsSource(Source):
 
     _generation: str | None = None
 
+    def _pin(self, info: dict[str, Any]) -> None:
+        self._generation = info.get("generation")
+
     async def _look(self) -> int | None:
         self._fs.invalidate_cache()
         self._num_requests += 1
@@ -251,6 +278,10 @@ class _HttpSource(Source):
 
     num_parallel = 8
     _etag: str | None = None
+
+    def _pin(self, info: dict[str, Any]) -> None:
+        etag = str(info.get("ETag") or "W/")
+        self._etag = None if etag.startswith("W/") else etag
 
     async def _begin(self, stop: int) -> _Beginning:
         async def ask() -> Any:
@@ -333,6 +364,15 @@ class _OrdinarySource(Source):
             return self._size_in(self._fs.info(self._path)), None
         except Exception as error:
             raise store_error(self.url, error) from error
+
+    def look(self) -> UrlFacts:
+        try:
+            self._fs.invalidate_cache()
+            info = self._fs.info(self._path)
+            self._size_in(info)
+        except Exception as error:
+            raise store_error(self.url, error) from error
+        return facts_of(self.url, info)
 
     def start(self, start: int, stop: int) -> Future[Pieces]:
         future: Future[Pieces] = Future()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UrlFacts",
     "exists",
+    "facts_of",
     "free_bytes",
     "list_names",
     "remove",
@@ -70,7 +71,7 @@ def stat_url(url: str, storage_options: StorageOptions | None = None) -> UrlFact
     info = _info(url, storage_options)
     if info.get("type") == "directory":
         raise StorageError(url, "is a folder")
-    return _facts_of(url, info)
+    return facts_of(url, info)
 
 
 def stat_urls(
@@ -130,7 +131,8 @@ _TIMES = (
 )
 
 
-def _facts_of(url: str, info: dict[str, Any]) -> UrlFacts:
+def facts_of(url: str, info: dict[str, Any]) -> UrlFacts:
+    """What a file system's ``info`` tells of a url."""
     size = info.get("size")
     num_bytes = None if size is None else int(size)
     marks = (info[name] for name in _MARKS + _TIMES if info.get(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 from typing import TYPE_CHECKING, Any
 
 from shardbuild.errors import ManifestError, StorageError
@@ -30,10 +31,13 @@ __all__ = [
     "join_url",
     "local_path",
     "protocol_of",
+    "resolve_all_listed",
     "resolve_listed",
     "slice_of",
     "split_url",
 ]
+
+_PLAIN = frozenset("/._-" + string.ascii_letters + string.digits)
 
 
 def expand_urls(
@@ -144,6 +148,27 @@ def resolve_listed(manifest_url: str, shard_url: str) -> str:
     if is_remote(manifest_url) and not is_remote(url):
         raise ManifestError(manifest_url, f"names the local file {shard_url!r}")
     return url
+
+
+def resolve_all_listed(manifest_url: str, shard_urls: Sequence[str]) -> list[str]:
+    """`resolve_listed` of many; plain names beside the manifest at once.
+
+    >>> resolve_all_listed("s3://b/train.json", ["train-000000.tar", "s3://c/x.tar"])
+    ['s3://b/train-000000.tar', 's3://c/x.tar']
+
+    Raises:
+        ManifestError: A manifest may not name one of them.
+    """
+    beside = resolve_listed(manifest_url, "x")
+    are_plain = (
+        set("".join(shard_urls)) <= _PLAIN
+        and not any(name[:1] in ("", "/", "-") for name in shard_urls)
+        and beside.endswith("x")
+    )
+    if are_plain:
+        folder = beside[:-1]
+        return [folder + name for name in shard_urls]
+    return [resolve_listed(manifest_url, name) for name in shard_urls]
 
 
 def _read_manifest(url: str, options: StorageOptions | None) -> list[str]:

@@ -209,17 +209,19 @@ class Catalog:
         start, stop, step = part.indices(self.num_samples)
         if step < 0:
             count = len(range(start, stop, step))
-            last = self.num_samples - 1 - start
-            return self._reversed()[last : last + (count - 1) * -step + 1 : -step]
+            if not count:
+                return self[:0]
+            first = self.num_samples - 1 - start
+            return self._reversed()[first : first + (count - 1) * -step + 1 : -step]
         stop = max(start, stop)
         # How many of the wanted samples lie before each shard's first and end.
         wanted = np.clip(self._ends, start, stop) - start
         before = -(-wanted // step)
         counts = np.diff(before)
         skipped = start + before[:-1] * step - self._ends[:-1]
-        first = self._first + np.where(counts > 0, skipped, 0) * self._step
+        begin = self._first + np.where(counts > 0, skipped, 0) * self._step
         return Catalog(
-            self._shards, first, counts, step=self._step * step, chosen=self._chosen
+            self._shards, begin, counts, step=self._step * step, chosen=self._chosen
         )
 
     def _reversed(self) -> Catalog:
@@ -283,7 +285,7 @@ class Catalog:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in ("_keys", "_ends"):
+        for name in ("_keys", "_ends", "num_samples"):
             state.pop(name, None)
         return state
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections import OrderedDict
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +18,14 @@ from shardbuild.shards.readplaces import (
     Span,
     check_size,
     cut_spans,
+    fields_of,
     plan_spans,
 )
 from shardbuild.storage.fetch import RangeSource, read_many
 from shardbuild.storage.meter import current_meter
 from shardbuild.storage.parallel import map_parallel
-from shardbuild.storage.stores import stat_url
+from shardbuild.storage.partcache import Wanted
+from shardbuild.storage.ranges import BUDGET_BYTES
 from shardbuild.storage.urlparts import local_path
 from shardbuild.train.shardset import INDEX_BYTES
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from shardbuild.shards.index import Ints, ShardIndex
     from shardbuild.shards.samples import Sample
+    from shardbuild.storage.partcache import PartCache
     from shardbuild.storage.urlparts import StorageOptions
     from shardbuild.train.catalog import Catalog
 
@@ -40,13 +44,12 @@ MAX_OPEN = 512
 """Shards that are open at once: half of the files that a process usually may open."""
 
 _AT_ONCE = 64
-_REMOTE_BYTES = 64 << 20
 
 
 class _RemoteShard:
     """A shard on a store."""
 
-    __slots__ = ("places", "source", "stamp", "url")
+    __slots__ = ("num_bytes", "places", "source", "stamp", "url")
 
     def __init__(
         self,
@@ -56,11 +59,12 @@ class _RemoteShard:
         options: StorageOptions | None,
     ) -> None:
         self.url = url
-        facts = stat_url(url, options)
+        self.source = RangeSource(url, options)
+        facts = self.source.look()
         if facts.num_bytes is not None:
             check_size(url, facts.num_bytes, index)
         self.stamp = facts.fingerprint
-        self.source = RangeSource(url, options)
+        self.num_bytes = index.file_bytes
         self.places = Places(index, fields)
 
 
@@ -94,11 +98,13 @@ class SampleReader:
         catalog: Catalog,
         *,
         fields: Sequence[str] | None = None,
+        cache: PartCache | None = None,
         storage_options: StorageOptions | None = None,
         max_open: int = MAX_OPEN,
     ) -> None:
         self.catalog = catalog
         self.fields = None if fields is None else tuple(fields)
+        self._cache = cache
         self._options = storage_options or catalog.storage_options
         self._max_open = max(1, max_open)
         self._start()
@@ -108,7 +114,7 @@ class SampleReader:
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Shard] = OrderedDict()
         self._num_index_bytes = 0
-        self._stamps: dict[int, int] = {}
+        self._stamps = np.zeros(len(self.catalog.urls), dtype=np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -131,8 +137,7 @@ class SampleReader:
             StorageError: A shard cannot be read, or has changed since it was read.
             TruncatedShardError: A shard ends before a sample that it should have.
         """
-        if self._pid != os.getpid():
-            self._start()
+        self._check_process()
         shards = np.asarray(shards, dtype=np.int64)
         positions = self.catalog.positions(shards, np.asarray(rows, dtype=np.int64))
         if not len(positions):
@@ -165,7 +170,7 @@ class SampleReader:
                     far.append((len(samples), shard, i))
                     samples.append({})
         if far:
-            _read_far(far, samples)
+            _read_far(far, samples, self._cache)
         return samples
 
     # -- what is open ---------------------------------------------------------
@@ -207,10 +212,11 @@ class SampleReader:
 
     def _keep(self, number: int, shard: _Shard) -> _Shard:
         with self._lock:
-            stamp = hash_of(shard.stamp)
-            if self._stamps.setdefault(number, stamp) != stamp:
+            stamp = _hash_of(shard.stamp)
+            if self._stamps[number] not in (0, stamp):
                 problem = "has changed since it was first read: its samples are others"
                 raise StorageError(shard.url, problem)
+            self._stamps[number] = stamp
             if number in self._open:
                 return self._open[number]
             self._open[number] = shard
@@ -222,8 +228,14 @@ class SampleReader:
                 self._num_index_bytes -= oldest.places.num_bytes
         return shard
 
+    def _check_process(self) -> None:
+        """Begin anew after a fork: another thread may have held the lock."""
+        if self._pid != os.getpid():
+            self._start()
+
     def close(self) -> None:
         """Let go of all shards; reading again opens them again."""
+        self._check_process()
         with self._lock:
             self._open.clear()
             self._num_index_bytes = 0
@@ -235,44 +247,59 @@ class SampleReader:
         self.close()
 
 
-def hash_of(stamp: object) -> int:
-    """A number for what a shard was when it was opened."""
-    import hashlib
-
+def _hash_of(stamp: object) -> int:
+    """A number, never 0, for what a shard was when it was opened."""
     digest = hashlib.blake2b(repr(stamp).encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "big")
+    return int.from_bytes(digest, "big") + 1
+
+
+class _Planned(NamedTuple):
+    """A sample of a store, and what of it is wanted."""
+
+    at: int
+    """Its place among those that are read."""
+    shard: _RemoteShard
+    key: str
+    spans: list[Span]
+    views: list[memoryview]
 
 
 def _read_far(
-    wanted: list[tuple[int, _RemoteShard, int]], samples: list[Sample]
+    wanted: list[tuple[int, _RemoteShard, int]],
+    samples: list[Sample],
+    cache: PartCache | None,
 ) -> None:
     """Fill in samples of stores; so many bytes at a time as the budget has."""
-    batch: list[tuple[int, _RemoteShard, int, list[Span]]] = []
+    batch: list[_Planned] = []
     num_bytes = 0
     for at, shard, i in wanted:
-        spans = plan_spans(shard.places.wanted(i))
-        size = sum(span.stop - span.start for span in spans)
-        if batch and num_bytes + size > _REMOTE_BYTES:
-            _fetch(batch, samples)
+        names, row = shard.places.row(i)
+        spans = plan_spans(fields_of(names, row))
+        sizes = [span.stop - span.start for span in spans]
+        if batch and num_bytes + sum(sizes) > BUDGET_BYTES:
+            _fetch(batch, samples, cache)
             batch, num_bytes = [], 0
-        batch.append((at, shard, i, spans))
-        num_bytes += size
-    _fetch(batch, samples)
+        views = [memoryview(bytearray(size)) for size in sizes]
+        batch.append(_Planned(at, shard, shard.places.cut_key(row), spans, views))
+        num_bytes += sum(sizes)
+    _fetch(batch, samples, cache)
 
 
 def _fetch(
-    batch: list[tuple[int, _RemoteShard, int, list[Span]]], samples: list[Sample]
+    batch: list[_Planned], samples: list[Sample], cache: PartCache | None
 ) -> None:
-    jobs: dict[int, tuple[RangeSource, list[int], list[memoryview]]] = {}
-    views: list[list[memoryview]] = []
-    for _, shard, _, spans in batch:
-        source, starts, targets = jobs.setdefault(id(shard), (shard.source, [], []))
-        del source
-        mine = [memoryview(bytearray(span.stop - span.start)) for span in spans]
-        starts += [span.start for span in spans]
-        targets += mine
-        views.append(mine)
-    read_many(jobs.values())
-    for (at, shard, i, spans), mine in zip(batch, views, strict=True):
-        sample: Sample = {"__key__": shard.places.key(i), "__url__": shard.url}
-        samples[at] = cut_spans(sample, spans, mine)
+    jobs: dict[int, Wanted] = {}
+    for planned in batch:
+        shard = planned.shard
+        job = jobs.get(id(shard))
+        if job is None:
+            job = Wanted(shard.source, shard.stamp, shard.num_bytes, [], [])
+            jobs[id(shard)] = job
+        job.offsets.extend(span.start for span in planned.spans)
+        job.views.extend(planned.views)
+    if cache is None:
+        read_many((job.source, job.offsets, job.views) for job in jobs.values())
+    else:
+        cache.read(jobs.values())
+    for at, shard, key, spans, views in batch:
+        samples[at] = cut_spans({"__key__": key, "__url__": shard.url}, spans, views)

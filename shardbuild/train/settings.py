@@ -13,7 +13,7 @@ from shardbuild.storage.urlparts import local_path
 from shardbuild.train.catalog import Catalog
 from shardbuild.train.indexed import IndexedSource, Mixing
 from shardbuild.train.order import Order
-from shardbuild.train.reading import SampleReader
+from shardbuild.train.reading import MAX_OPEN, SampleReader
 from shardbuild.train.state import FeedState, Identity
 from shardbuild.train.strand import Strand
 
@@ -62,6 +62,10 @@ class Choice:
     stages: Sequence[Callable[[Iterable[Any]], Iterable[Any]]] = ()
 
 
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
 def strand_of(catalog: Catalog, choice: Choice) -> Strand:
     """A data set in the order that is chosen.
 
@@ -75,13 +79,17 @@ def strand_of(catalog: Catalog, choice: Choice) -> Strand:
         counts=catalog.counts,
         seed=choice.seed,
         shuffle=choice.shuffle,
-        open_shards=choice.open_shards or OPEN_SHARDS,
+        open_shards=_or(choice.open_shards, OPEN_SHARDS),
         block=block,
     )
+    num_lanes = order.open_shards if order.shuffle else 1
     reader = SampleReader(
         catalog,
         fields=choice.fields,
+        cache=choice.cache,
         storage_options=choice.storage_options,
+        # A lane's shard and its next; the shards behind it are not kept open.
+        max_open=min(2 * num_lanes + 8, MAX_OPEN),
     )
     return Strand(catalog, order, reader, choice.stages, choice.max_bad)
 
@@ -200,7 +208,13 @@ class StreamedSetting:
         return FeedState()
 
     def adopt(self, saved: FeedState) -> FeedState:
-        """A saved state."""
+        """A saved state.
+
+        Raises:
+            StateError: Its cursor is damaged.
+        """
+        if saved.cursor is not None:
+            self._streamed().check(saved, self.name)
         return saved
 
     def num_positions(self, epoch: int) -> int | None:
@@ -210,18 +224,21 @@ class StreamedSetting:
 
     def source(self, at: FeedState) -> IndexedSource | StreamedSource:
         """What gives the samples of an epoch."""
-        from shardbuild.train.streamed import StreamedSource
-
         strand = self._indexed() if at.epoch else None
         if strand is not None:
             return IndexedSource([strand], strand.num_samples, None)
+        return self._streamed()
+
+    def _streamed(self) -> StreamedSource:
+        from shardbuild.train.streamed import StreamedSource
+
         choice = self.choice
         return StreamedSource(
             urls=self.urls,
             seed=choice.seed,
             shuffle=choice.shuffle,
-            open_shards=choice.open_shards or STREAMED_SHARDS,
-            block=choice.block or STREAMED_SHARDS,
+            open_shards=_or(choice.open_shards, STREAMED_SHARDS),
+            block=_or(choice.block, STREAMED_SHARDS),
             stages=choice.stages,
             fields=choice.fields,
             max_bad=choice.max_bad,

@@ -13,12 +13,12 @@ import numpy as np
 from shardbuild.errors import ManifestError, UsageError
 from shardbuild.shards.compress import compression_of
 from shardbuild.shards.index import index_url, load_index
-from shardbuild.shards.manifest import Manifest
+from shardbuild.shards.manifest import ShardColumns
 from shardbuild.storage.braces import expand_braces
 from shardbuild.storage.parallel import map_parallel
 from shardbuild.storage.publish import read_bytes
 from shardbuild.storage.schemes import is_stream
-from shardbuild.storage.urls import expand_urls, local_path, resolve_listed
+from shardbuild.storage.urls import expand_urls, local_path, resolve_all_listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -252,19 +252,16 @@ def _names_manifest(url: str) -> bool:
 def _manifest_part(url: str, options: StorageOptions | None) -> _Part | None:
     """Shards of a manifest: ours tells all that is needed, others' only their urls."""
     data = read_bytes(url, storage_options=options)
-    manifest = Manifest.from_bytes(data, url)
-    urls = [resolve_listed(url, shard.url) for shard in manifest.shards]
-    counts = [shard.num_samples for shard in manifest.shards]
-    known = [shard.num_bytes for shard in manifest.shards]
-    digests = [shard.sha256 for shard in manifest.shards]
+    names, counts, known, digests, is_ours = ShardColumns.from_bytes(data, url)
+    urls = resolve_all_listed(url, names)
     sizes = [size for size in known if size is not None]
-    is_ours = b'"shardbuild"' in data and len(sizes) == len(urls)
-    indexes = _probed(urls, known, options, only_first=is_ours)
+    is_trusted = is_ours and len(sizes) == len(urls)
+    indexes = _probed(urls, known, options, only_first=is_trusted)
     if indexes is None:
         return None
     for number, index in indexes.items():
         _check_count(urls[number], index, counts[number])
-    if not is_ours:
+    if not is_trusted:
         sizes = [indexes[number].file_bytes for number in range(len(urls))]
     return _Part(urls, counts, sizes, digests, indexes)
 
@@ -287,7 +284,9 @@ def _probed(
     only_first: bool = False,
 ) -> dict[int, ShardIndex] | None:
     """The indexes of shards, or of the first; None if one gives no places."""
-    if any(compression_of(url) is not None or is_stream(url) for url in urls):
+    if any(not url.endswith(".tar") and compression_of(url) for url in urls):
+        return None
+    if any(map(is_stream, urls[:1] if only_first else urls)):
         return None
 
     def load(number: int) -> ShardIndex | None:

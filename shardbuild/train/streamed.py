@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from shardbuild.errors import SampleError
+from shardbuild.errors import SampleError, StateError, UsageError
 from shardbuild.train.applying import NoResult, apply_stages
 from shardbuild.train.batches import Facts, Skipped
 from shardbuild.train.lanes import LaneStream
@@ -114,6 +114,19 @@ class StreamedSource:
             for _ in lanes:
                 pass
             self.learned.update(lanes.learned)
+
+    def check(self, at: FeedState, name: str) -> None:
+        """Refuse a state whose cursor is not one of these shards.
+
+        Raises:
+            StateError: As said.
+        """
+        try:
+            self._lanes(at.epoch, at.cursor).close()
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise StateError(name, "the state's cursor is damaged") from error
+        except UsageError as error:
+            raise StateError(name, f"the state's cursor {error.problem}") from error
 
     def _lanes(self, epoch: int, cursor: Any = None) -> LaneStream:
         return LaneStream(
