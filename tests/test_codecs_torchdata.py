@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from shardbuild.codecs.decoders import decode_field
 from shardbuild.codecs.encoders import encode_field
@@ -16,7 +16,6 @@ from shardbuild.codecs.handlers import Decoder
 from shardbuild.codecs.images import decode_image
 from shardbuild.codecs.torchdata import as_tensor, is_tensor
 from shardbuild.errors import DecodeError
-from tests.torches import torch_or_stand_in
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 COLOUR = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
@@ -31,13 +30,6 @@ SPECS: list[tuple[Any, Any, str]] = [
     ("torch", COLOUR, "float32"),
     ("torchrgba", CLEAR, "float32"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def torch(monkeypatch):
-    module = torch_or_stand_in()
-    monkeypatch.setitem(sys.modules, "torch", module)
-    return module
 
 
 @pytest.mark.parametrize(("spec", "pixels", "kind"), SPECS)
@@ -62,7 +54,7 @@ class Explodes:
         return exec, ("raise SystemExit('code was run')",)
 
 
-def test_what_torch_saves_is_read_and_ours_by_torch(torch):
+def test_what_torch_saves_is_read_and_ours_by_torch():
     array = np.arange(6, dtype=np.int16).reshape(2, 3)
     value = {"weights": [as_tensor(array), 3, "x", None]}
     data = encode_field("PTH", value)

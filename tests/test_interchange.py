@@ -25,7 +25,7 @@ import webdataset
 from hypothesis import given, settings
 
 import shardbuild as sb
-from shardbuild.bench.peers import load_wids
+from shardbuild.bench.peers import load_peer
 from shardbuild.cli.main import main
 from shardbuild.shards.index import dali_index, energon_index
 from shardbuild.shards.reader import read_indexed, read_stream, scan_stream
@@ -190,7 +190,7 @@ def seen_by_wids(manifest: str, cache: Path) -> list[Sample]:
             for name, value in fields
         }
 
-    found = load_wids().ShardListDataset(
+    found = load_peer("wids").ShardListDataset(
         manifest, cache_dir=str(cache), transformations=[raw]
     )
     try:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardbuild.bench.peers import load_wids
+from shardbuild.bench.peers import load_peer
 from shardbuild.errors import ManifestError, StorageError
 from shardbuild.shards.manifest import (
     Manifest,
@@ -68,7 +68,7 @@ def test_wids_opens_it_and_the_shards_it_lists(tmp_path):
     with ShardWriter(pattern, maxcount=2) as writer:
         for i in range(3):
             writer.write({"__key__": f"k{i}", "cls": i})
-    data_set = load_wids().ShardListDataset(
+    data_set = load_peer("wids").ShardListDataset(
         manifest_url(pattern), localname=lambda url: url, transformations=[]
     )
     assert [data_set[i]["__key__"] for i in range(len(data_set))] == ["k0", "k1", "k2"]

@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NUM_PICTURES = {"explore": 2, "train": 1}
+TEXTS = {
+    "explore": ["(65, 65, 4)"],
+    # What is written, what a checkpoint holds, and that all losses are the same.
+    "train": ["(65, 4)", "(1, 32)", "True", "(65, True)"],
+}
 
 
 def code_cells(path):
@@ -17,8 +23,8 @@ def code_cells(path):
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
-def test_there_is_a_notebook():
-    assert [path.name for path in NOTEBOOKS] == ["explore.ipynb"]
+def test_there_are_notebooks():
+    assert [path.name for path in NOTEBOOKS] == ["explore.ipynb", "train.ipynb"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -46,5 +52,7 @@ def test_a_notebook_runs_and_every_cell_shows_what_it_says(path, tmp_path):
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert not [o for o in outputs if o.get("name") == "stderr"]
     shown = [output for output in outputs if output["output_type"] == "execute_result"]
-    assert sum("image/png" in output["data"] for output in shown) == 2
-    assert ["(65, 65, 4)"] in [output["data"]["text/plain"] for output in shown]
+    num_pictures = sum("image/png" in output["data"] for output in shown)
+    texts = ["".join(output["data"]["text/plain"]) for output in shown]
+    assert num_pictures == NUM_PICTURES[path.stem]
+    assert [text for text in TEXTS[path.stem] if text not in texts] == []

@@ -74,6 +74,28 @@ def test_batches_are_the_feeds_own_with_any_number_of_workers(url, num_workers, 
         np.testing.assert_array_equal(ours.positions, theirs.positions)
 
 
+def test_small_steps_are_sent_several_at_a_time_and_come_one_by_one(url):
+    expected = epochs_of(make_feed(url, global_batch=1), 3)
+    feed = make_feed(url, global_batch=1)
+    with feed.loader(3, persistent_workers=True) as loader:
+        found: list[Any] = []
+        for stop in (70, 71, 90):
+            found += islice(loader, stop - len(found))
+            assert feed.state_dict()["consumed"] == stop
+        assert [ring.note > 1 for ring in loader._rings] == [True] * 3
+        assert [found + list(loader), *epochs_of(loader, 2)] == expected
+
+
+def test_an_error_among_steps_that_are_sent_together_comes_in_its_turn(url):
+    expected = list(make_feed(url, global_batch=1))
+    collate = Fails(ValueError("no"), expected[80][0][0])
+    loader = make_feed(url, global_batch=1, collate=collate).loader(2)
+    found: list[Any] = []
+    with pytest.raises(ValueError, match="no"):
+        found.extend(batch for batch in loader)
+    assert found == expected[:80]
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_workers_may_be_new_processes(url, method):
     loader = make_feed(url).loader(2, multiprocessing_context=method)

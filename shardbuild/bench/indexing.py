@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from shardbuild.bench.peers import (
     load_peer,
-    load_wids,
     read_by_tarfile,
     read_by_webdataset,
     read_by_wids,
@@ -81,7 +80,7 @@ def _ours(case: Case) -> Sequence[Contestant]:
 
 def _peers(case: Case) -> Sequence[Contestant]:
     load_peer("webdataset")
-    load_wids()
+    load_peer("wids")
     counts = [case.num_samples]
     wids = functools.partial(read_by_wids, case.urls, counts)
     shuffled = functools.partial(read_by_wids, case.urls, counts, case.extra["order"])

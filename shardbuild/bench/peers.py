@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import io
-import sys
 import tarfile
-import types
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from shardbuild.errors import MissingExtraError
 from shardbuild.shards.samples import Sample, base_plus_ext
@@ -18,11 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-T = TypeVar("T")
-
 __all__ = [
     "load_peer",
-    "load_wids",
     "read_by_tarfile",
     "read_by_webdataset",
     "read_by_wids",
@@ -50,36 +44,6 @@ def load_peer(name: str, extra: str = "bench") -> Any:
     except ModuleNotFoundError as error:
         package = name.partition(".")[0]
         raise MissingExtraError("shardbuild bench", package, extra) from error
-
-
-class _Dataset(Generic[T]):
-    """The empty class that torch.utils.data.Dataset is to wids."""
-
-
-def _torch_for_wids() -> dict[str, types.ModuleType]:
-    """Make the few names of torch that wids names at its import and never uses."""
-    names = ("torch", "torch.distributed", "torch.utils", "torch.utils.data")
-    modules = {name: types.ModuleType(name) for name in names}
-    vars(modules["torch"])["distributed"] = modules["torch.distributed"]
-    vars(modules["torch.utils.data"]).update(Dataset=_Dataset, Sampler=_Dataset)
-    return modules
-
-
-def load_wids() -> Any:
-    """Import wids; if torch is not installed, with empty names in its place.
-
-    Raises:
-        MissingExtraError: wids is not installed.
-    """
-    if "wids" in sys.modules or importlib.util.find_spec("torch"):
-        return load_peer("wids")
-    stand_ins = _torch_for_wids()
-    sys.modules.update(stand_ins)
-    try:
-        return load_peer("wids")
-    finally:
-        for name in stand_ins:
-            del sys.modules[name]
 
 
 def read_by_webdataset(urls: Sequence[str]) -> Iterator[Sample]:
@@ -123,7 +87,7 @@ def read_by_wids(
     urls: Sequence[str], counts: Sequence[int], positions: Iterable[int] | None = None
 ) -> Iterator[Sample]:
     """Read samples by position by wids, in order or in the order of ``positions``."""
-    wids = load_wids()
+    wids = load_peer("wids")
     shardlist = [
         {"url": url, "nsamples": count} for url, count in zip(urls, counts, strict=True)
     ]

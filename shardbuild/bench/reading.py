@@ -14,7 +14,6 @@ from isal import isal_zlib
 
 from shardbuild.bench.peers import (
     load_peer,
-    load_wids,
     read_by_tarfile,
     read_by_webdataset,
     read_by_wids,
@@ -91,7 +90,7 @@ def _tarfile(case: Case, mode: str, name: str) -> Contestant:
 
 
 def _wids(case: Case) -> Contestant:
-    load_wids()
+    load_peer("wids")
     counts = [case.num_samples]
     return reader("wids", case, functools.partial(read_by_wids, case.urls, counts))
 

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 import traceback
 import weakref
+from collections import deque
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypedDict
 
@@ -46,6 +49,10 @@ __all__ = ["Loader", "LoaderOptions", "StatefulIterable", "Steps"]
 _SHARED_BYTES = 1 << 18
 """Arrays from this size on become tensors in the worker."""
 _MAX_WORKERS = 1024
+_GROUP_BYTES = 1 << 20
+_GROUP_SECONDS = 0.02
+_MAX_GROUP = 16
+"""What a worker sends at once, at most."""
 _NOT_YET = -1
 
 
@@ -86,7 +93,8 @@ class LoaderOptions(TypedDict, total=False):
     =======================  ====================================================
     multiprocessing_context  ``"fork"`` (torch's default on Linux), ``"spawn"``,
                              ``"forkserver"``, or a context
-    prefetch_factor          how many steps a worker reads ahead (default 2)
+    prefetch_factor          how many steps a worker reads ahead (default 2); of
+                             small ones, how many MiB
     pin_memory               True: tensors in memory that is copied to a GPU faster
     persistent_workers       True: workers stay from one epoch to the next
     timeout                  seconds to wait for a batch (default 0: for ever)
@@ -116,26 +124,33 @@ class _Parcel(NamedTuple):
 
 
 class _Sent:
-    """What torch's queue carries: a parcel, or the place of one in a ring."""
+    """What torch's queue carries: a worker's next parcels, or their place in a ring."""
 
-    __slots__ = ("parcel", "spot", "worker")
+    __slots__ = ("parcels", "seconds", "spot", "worker")
 
     def __init__(
-        self, parcel: _Parcel | None, spot: Spot | None = None, worker: int = 0
+        self,
+        worker: int,
+        parcels: list[_Parcel],
+        spot: Spot | None = None,
+        seconds: float = 0.0,
     ) -> None:
-        self.parcel = parcel
-        self.spot = spot
         self.worker = worker
+        self.parcels = parcels
+        self.spot = spot
+        self.seconds = seconds
+        """What it took to make them."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Sent, (self.parcel, self.spot, self.worker)
+        return _Sent, (self.worker, self.parcels, self.spot, self.seconds)
 
     def pin_memory(self) -> _Sent:
         """Called by torch, in a thread of the main process."""
-        if self.parcel is None:
-            return self
-        payload = _changed(self.parcel.payload, _pinned)
-        return _Sent(self.parcel._replace(payload=payload))
+        pinned = [
+            parcel._replace(payload=_changed(parcel.payload, _pinned))
+            for parcel in self.parcels
+        ]
+        return _Sent(self.worker, pinned)
 
 
 _PLAIN = frozenset({bytes, str, int, float, bool, type(None)})
@@ -280,7 +295,7 @@ class _ForWorkers(IterableDataset):  # type: ignore[misc]  # torch is not looked
             self._feed.load_state_dict(json.loads(self._standing.read()))
         parcels = _parcels(self._feed, info.id, info.num_workers, self._least_bytes)
         if not self._rings:
-            return map(_Sent, parcels)
+            return (_Sent(info.id, [parcel]) for parcel in parcels)
         return self._through(self._rings[info.id], parcels, info.id)
 
     def _through(
@@ -288,9 +303,12 @@ class _ForWorkers(IterableDataset):  # type: ignore[misc]  # torch is not looked
     ) -> Generator[_Sent]:
         ring.reset()
         with closing(parcels):
-            for parcel in parcels:
-                spot = ring.put(parcel)
-                yield _Sent(parcel if spot is None else None, spot, worker)
+            start = time.perf_counter()
+            while group := list(islice(parcels, ring.note or 1)):
+                spot = ring.put(group)
+                seconds = time.perf_counter() - start
+                yield _Sent(worker, group if spot is None else [], spot, seconds)
+                start = time.perf_counter()
 
 
 def _as_it_is(sent: _Sent) -> _Sent:
@@ -404,10 +422,7 @@ class Loader:
         is_kept = False
         try:
             self._start()
-            for sent in self._torch_iterator:
-                parcel = sent.parcel
-                if sent.spot is not None:
-                    parcel = self._rings[sent.worker].take(sent.spot)
+            for parcel in self._in_turn():
                 if parcel.error is not None:
                     raise parcel.error
                 batch = parcel.payload
@@ -421,6 +436,35 @@ class Loader:
         finally:
             if not is_kept:
                 self._end_workers()
+
+    def _in_turn(self) -> Iterator[_Parcel]:
+        """What workers send, in the order of the steps."""
+        waiting: list[deque[_Parcel]] = [deque() for _ in range(self._num_workers)]
+        turn = num_sent = 0
+        for sent in self._torch_iterator:
+            if sent.spot is None:
+                waiting[sent.worker] += sent.parcels
+            else:
+                num_sent += 1
+                if num_sent == 2 * self._num_workers + 1:
+                    self._group(sent)
+                waiting[sent.worker] += self._rings[sent.worker].take(sent.spot)
+            while waiting[turn]:
+                yield waiting[turn].popleft()
+                turn = (turn + 1) % self._num_workers
+
+    def _group(self, sent: _Sent) -> None:
+        """Have workers send several small and quick steps at once.
+
+        Torch takes some 0.5 ms for each thing that a worker sends: for a small batch
+        that is more than to make it.
+        """
+        if sent.spot is None or self._rings[0].note:
+            return
+        by_time = _GROUP_SECONDS / max(sent.seconds, 1e-6)
+        by_size = _GROUP_BYTES / sent.spot.length
+        for ring in self._rings:
+            ring.note = int(max(1, min(by_time, by_size, _MAX_GROUP)))
 
     def _start(self) -> None:
         """Have workers that start where the feed stands."""

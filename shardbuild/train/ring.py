@@ -104,6 +104,15 @@ class Ring:
         memory[:8] = (self._num_taken() + 1).to_bytes(8, "little")
         return value
 
+    @property
+    def note(self) -> int:
+        """A number that either side may write, and the other one read; 0 at first."""
+        return int.from_bytes(self._mapped(_PAGE)[8:16], "little")
+
+    @note.setter
+    def note(self, number: int) -> None:
+        self._mapped(_PAGE)[8:16] = number.to_bytes(8, "little")
+
     def _num_taken(self) -> int:
         return int.from_bytes(self._mapped(_PAGE)[:8], "little")
 
