@@ -197,18 +197,21 @@ class Feed:
         num_pieces = min(max(num_threads, 1), size)
         under_way: deque[Work] = deque()
 
-        def pieces() -> Iterator[list[Any]]:
+        def pieces() -> Generator[list[Any]]:
             for work in source.work(at, self._steps(), share, num_pieces):
                 under_way.append(work)
                 yield work.pieces
 
-        made = map_ordered(
-            source.run,
-            pieces(),
-            num_threads=num_threads,
-            num_ahead=max(2, -(-2 * num_threads // num_pieces)),
-        )
-        with closing(made) as results:
+        num_ahead = max(2, -(-2 * num_threads // num_pieces))
+        # Both by name: an error's traceback would keep the shards of the work open.
+        with (
+            closing(pieces()) as work,
+            closing(
+                map_ordered(
+                    source.run, work, num_threads=num_threads, num_ahead=num_ahead
+                )
+            ) as results,
+        ):
             for parts in results:
                 yield self._assembled(at.epoch, under_way.popleft(), parts)
 
