@@ -199,6 +199,7 @@ class TestTarsOfOthers:
         path = tmp_path / "plain.tar"
         path.write_bytes(make_tar(entries_of(make_samples(9))))
         catalog = Catalog.of_indexes([str(path)], [scan_shard(str(path))])
+        assert catalog is not None
         with SampleReader(catalog) as reader:
             assert reader.read(*all_places(catalog)) == forward(catalog)
 
@@ -382,7 +383,9 @@ class TestStores:
             shaped.s3_url(f"train/{url.rpartition('/')[2]}") for url in catalog.urls
         ]
         indexes = [catalog.index(i) for i in range(len(urls))]
-        return Catalog.of_indexes(urls, indexes, shaped.s3_options)
+        made = Catalog.of_indexes(urls, indexes, shaped.s3_options)
+        assert made is not None
+        return made
 
     def test_all_s3(self, s3_bucket, catalog, tmp_path):
         for url in catalog.urls:
