@@ -110,7 +110,8 @@ class LaneStream:
         self._name = f"{text_hash(order):016x}"
         self.learned: dict[int, ShardIndex] = {}
         """The indexes of the shards that were read from their beginning to their end,
-        by number. They say nothing of a shard's form (``canonical``)."""
+        by number; not of one that was entered in its middle. They say nothing of a
+        shard's form (``canonical``). Who wants them no longer takes them out."""
         budget = BUDGET_BYTES // max(1, num_lanes)
         shards = _Shards(urls, storage_options, key_rule, budget, self.learned)
         if cursor is None:
