@@ -453,3 +453,16 @@ def test_a_cursor_in_any_lot_of_many_small_samples_gives_the_rest(tmp_path):
                 cursor = stream.cursor()
                 rest = list(LaneStream([str(path)], cursor=cursor))
                 assert rest == whole[position + 1 :]
+
+
+def test_long_lanes_are_gone_on_with_as_well(make_shards):
+    urls = make_shards(1500, 1400)
+    options: Options = {"shuffle": True, "open_shards": 2, "block": 5}
+    whole = list(LaneStream(urls, **options))
+    assert len(set(names(whole))) == 2900
+    with LaneStream(urls, **options) as stream:
+        for position in range(2900):
+            next(stream)
+            if position % 311 == 0:
+                rest = LaneStream(urls, **options, cursor=stream.cursor())
+                assert list(rest) == whole[position + 1 :]

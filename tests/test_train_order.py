@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -105,6 +106,15 @@ def test_epochs_that_were_asked_for_are_kept_but_not_all():
     for epoch in range(3, 9):
         order.in_epoch(epoch)
     assert order.in_epoch(1) is not kept
+
+
+def test_threads_share_an_order():
+    order = an_order([40] * 9, 1, shuffle=True, open_shards=4)
+    expected = [pairs(all_places(order, epoch)) for epoch in range(6)]
+    epochs = [epoch for _ in range(30) for epoch in range(6)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda epoch: pairs(all_places(order, epoch)), epochs))
+    assert found == [expected[epoch] for epoch in epochs]
 
 
 def test_an_order_pickles_without_what_it_keeps():

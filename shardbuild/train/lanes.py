@@ -111,7 +111,8 @@ class LaneStream:
         self._name = f"{text_hash(order):016x}"
         self.learned = {} if learned is None else learned
         """The indexes of the shards that were read from their beginning to their end,
-        by number. They say nothing of a shard's form (``canonical``)."""
+        by number; not of one that was entered in its middle. They say nothing of a
+        shard's form (``canonical``). Who wants them no longer takes them out."""
         budget = BUDGET_BYTES // max(1, num_lanes)
         shards = _Shards(urls, storage_options, key_rule, budget, self.learned)
         if cursor is None:
@@ -309,7 +310,8 @@ class _InRounds:
         numbers = np.array(live)
         rounds = self._round + np.arange(max(1, _AT_ONCE // len(live)))
         turns = _shuffles(derived_keys(self._key, rounds), numbers)
-        return [[live[i] for i in turn] for turn in turns.tolist()]
+        orders: list[list[int]] = numbers[turns].tolist()
+        return orders
 
     def close(self) -> None:
         for lane in self._lanes:
@@ -322,7 +324,8 @@ class _Lane:
     def __init__(
         self, shards: _Shards, own: list[int], place: _Place, key: Words, block: int
     ) -> None:
-        self.place = place
+        self._place = place
+        self._given = place.given
         self._shards = shards
         self._own = own
         self._key = key
@@ -336,8 +339,12 @@ class _Lane:
         self._orders: tuple[int, int, list[list[int]]] = (-1, -1, [])
 
     @property
+    def place(self) -> _Place:
+        return self._place._replace(given=self._given)
+
+    @property
     def is_through(self) -> bool:
-        return not self._window and self.place.turn == len(self._own)
+        return not self._window and self._place.turn == len(self._own)
 
     def next_sample(self) -> Sample | None:
         """The next sample; None if the lane is through."""
@@ -345,7 +352,7 @@ class _Lane:
             if self.is_through:
                 return None
             self._fill()
-        self.place = self.place._replace(given=self.place.given + 1)
+        self._given += 1
         return self._window.pop()
 
     def _fill(self) -> None:
@@ -361,7 +368,7 @@ class _Lane:
             raise self._shards.changed(shard, place)
         if not entries:
             self._entries, self._size = None, 0
-            self.place = _START._replace(turn=place.turn + 1)
+            self._place, self._given = _START._replace(turn=place.turn + 1), 0
             return
         before = place.before + self._size
         offset = None if self._facts.compression else entries[0][0]
@@ -371,7 +378,7 @@ class _Lane:
         for sample in window:
             sample["__url__"] = url
         self._window, self._size = window[::-1], len(entries)
-        self.place = _Place(place.turn, offset, before, given)
+        self._place, self._given = _Place(place.turn, offset, before, given), given
 
     def _entered(self, shard: int, place: _Place) -> Generator[tuple[int, Sample]]:
         """Samples from where a window begins, and where each begins."""

@@ -7,7 +7,6 @@ of 10^9 samples costs what its shards cost, and any position is found at once.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -81,9 +80,6 @@ class Order:
     block: int = 1
     """How many samples of a shard stay together: they can be read at one go."""
     _epochs: dict[int, EpochOrder] = field(default_factory=dict, init=False, repr=False)
-    _lock: threading.Lock = field(
-        default_factory=threading.Lock, init=False, repr=False
-    )
 
     def __post_init__(self) -> None:
         for name in ("open_shards", "block"):
@@ -111,20 +107,19 @@ class Order:
         if epoch < 0:
             raise UsageError(f"epoch {epoch}", "is negative")
         number = epoch if self.shuffle else 0
-        with self._lock:
-            found = self._epochs.pop(number, None)
-            if found is None:
-                found = _epoch_order(self, number)
-            self._epochs[number] = found
-            if len(self._epochs) > _MAX_KEPT:
-                del self._epochs[next(iter(self._epochs))]
+        # Without a lock, which a fork could copy while it is held: each step is one,
+        # and the worst of two threads at once is that an epoch is made twice.
+        found = self._epochs.pop(number, None) or _epoch_order(self, number)
+        self._epochs[number] = found
+        for old in list(self._epochs)[:-_MAX_KEPT]:
+            self._epochs.pop(old, None)
         return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _epochs={}, _lock=threading.Lock())
+        self.__dict__.update(state, _epochs={})
 
 
 class EpochOrder:
