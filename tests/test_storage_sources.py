@@ -9,6 +9,7 @@ import pytest
 from shardbuild.errors import StorageError
 from shardbuild.storage import RangeSource, gopen, metered, read_bytes, write_bytes
 from shardbuild.storage.sources import open_source
+from shardbuild.storage.stores import stat_url
 
 DATA = os.urandom(1 << 20)
 BLOCK = 4 << 20
@@ -178,3 +179,40 @@ def test_an_error_keeps_what_the_store_s_client_said(bucket):
             with pytest.raises(StorageError, match="no such file") as caught:
                 read()
             assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+def test_what_was_looked_at_is_the_only_version_that_is_read(faulty):
+    server, url, options = faulty
+    with RangeSource(url, options) as source:
+        facts = source.look()
+        again = RangeSource(url, options)
+        assert (facts.url, facts.num_bytes) == (url, len(DATA))
+        assert again.look() == facts
+        buffer = bytearray(10)
+        again.read_into([5], [memoryview(buffer)])
+        assert buffer == DATA[5:15]
+        server.put("faulty.bin", DATA[::-1])
+        with pytest.raises(StorageError, match="at byte 5"):
+            source.read_into([5], [memoryview(buffer)])
+        assert RangeSource(url, options).look() != facts
+
+
+def test_a_look_at_any_store(bucket):
+    url, options = bucket.join("looked.bin"), bucket.storage_options
+    write_bytes(url, DATA[:1000], storage_options=options)
+    with metered() as meter, RangeSource(url, options) as source:
+        facts = source.look()
+    assert facts == stat_url(url, options)
+    assert (facts.num_bytes, meter.read_requests) == (1000, 1)
+    with pytest.raises(StorageError, match="none"):
+        RangeSource(bucket.join("none"), options).look()
+
+
+@pytest.mark.parametrize("url", ["memory://sources/looked.bin", "{folder}/x.bin"])
+def test_a_look_at_what_is_near(url, tmp_path):
+    url = url.format(folder=tmp_path)
+    write_bytes(url, DATA[:1000])
+    with RangeSource(url) as source:
+        assert source.look() == stat_url(url)
+    with pytest.raises(StorageError, match="none"), RangeSource(url + "none") as source:
+        source.look()

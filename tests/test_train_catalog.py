@@ -245,6 +245,8 @@ def test_selections_of_selections_are_those_of_a_list(catalog, chosen):
     assert places == [selection.place(i - len(expected)) for i in range(len(expected))]
     for number, (shard, row) in zip(expected, places, strict=True):
         assert selection.find_key(f"k{number:02d}") == (shard, row)
+        position = selection.position(shard, row)
+        assert selection.rows(shard, np.array([row])).tolist() == [position]
     missing = sorted(set(range(26)) - set(expected))[0]
     with pytest.raises(KeyError):
         selection.find_key(f"k{missing:02d}")
@@ -397,3 +399,5 @@ def test_places_that_are_not_there(catalog, place):
     shard, row = place
     with pytest.raises(IndexError):
         catalog.positions(np.array([shard]), np.array([row]))
+    with pytest.raises(IndexError):
+        catalog.position(shard, row)

@@ -408,7 +408,7 @@ class TestStores:
                 samples = reader.read(shards[order], rows[order])
             assert samples == [expected[i] for i in order.tolist()]
             moved.append(meter.read_bytes)
-        assert moved[1] > 1_000_000
+        assert min(moved[:2]) > 1_000_000
         assert moved[2] < 20_000  # all came out of the cache
 
     def test_a_slow_store_that_fails_now_and_then(self, shaped, catalog):

@@ -175,6 +175,20 @@ class Catalog:
         values, starts = self._chosen
         return values[starts[shards] + found].astype(np.int64)
 
+    def position(self, shard: int, row: int) -> int:
+        """The position in a shard of one selected row of it.
+
+        Raises:
+            IndexError: There is no such shard or row.
+        """
+        if not (0 <= shard < len(self.counts) and 0 <= row < self.counts[shard]):
+            raise IndexError(f"place out of range: shard {shard} has no row {row}")
+        found = int(self._first[shard]) + row * self._step
+        if self._chosen is None:
+            return found
+        values, starts = self._chosen
+        return int(values[int(starts[shard]) + found])
+
     def _positions_in(self, shard: int) -> Ints:
         return self.rows(shard, np.arange(int(self.counts[shard])))
 
@@ -268,8 +282,7 @@ class Catalog:
         found = []
         for number in self._keys.candidates(key):
             shard, row = self.place(number)
-            position = int(self.rows(shard, np.array([row]))[0])
-            if self.index(shard).key(position) == key:
+            if self.index(shard).key(self.position(shard, row)) == key:
                 found.append((shard, row))
         if not found:
             raise KeyError(key)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +31,7 @@ from shardbuild.storage.urlparts import local_path
 from shardbuild.train.shardset import INDEX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from shardbuild.shards.index import Ints, ShardIndex
     from shardbuild.shards.samples import Sample
@@ -44,6 +45,7 @@ MAX_OPEN = 512
 """Shards that are open at once: half of the files that a process usually may open."""
 
 _AT_ONCE = 64
+_NUM_LOOKS = 32
 
 
 class _RemoteShard:
@@ -52,17 +54,13 @@ class _RemoteShard:
     __slots__ = ("num_bytes", "places", "source", "stamp", "url")
 
     def __init__(
-        self,
-        url: str,
-        index: ShardIndex,
-        fields: Sequence[str] | None,
-        options: StorageOptions | None,
+        self, source: RangeSource, index: ShardIndex, fields: Sequence[str] | None
     ) -> None:
-        self.url = url
-        self.source = RangeSource(url, options)
-        facts = self.source.look()
+        self.url = source.url
+        self.source = source
+        facts = source.look()
         if facts.num_bytes is not None:
-            check_size(url, facts.num_bytes, index)
+            check_size(self.url, facts.num_bytes, index)
         self.stamp = facts.fingerprint
         self.num_bytes = index.file_bytes
         self.places = Places(index, fields)
@@ -139,7 +137,12 @@ class SampleReader:
         """
         self._check_process()
         shards = np.asarray(shards, dtype=np.int64)
-        positions = self.catalog.positions(shards, np.asarray(rows, dtype=np.int64))
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) == 1:  # at a place chosen by hand, numpy's columns are slow
+            number = int(shards[0])
+            position = self.catalog.position(number, int(rows[0]))
+            return self._read_runs([(number, position, 1)])
+        positions = self.catalog.positions(shards, rows)
         if not len(positions):
             return []
         follows = (shards[1:] == shards[:-1]) & (positions[1:] == positions[:-1] + 1)
@@ -148,10 +151,16 @@ class SampleReader:
         runs = zip(
             shards[starts].tolist(), positions[starts].tolist(), lengths, strict=True
         )
+        # Of stores all at once: each round would be a wait for an answer.
+        at_once = _AT_ONCE if self._is_local else len(starts)
         samples: list[Sample] = []
-        while some := list(islice(runs, _AT_ONCE)):
+        while some := list(islice(runs, at_once)):
             samples += self._read_runs(some)
         return samples
+
+    @cached_property
+    def _is_local(self) -> bool:
+        return local_path(self.catalog.urls[0]) is not None
 
     def _read_runs(self, runs: list[tuple[int, int, int]]) -> list[Sample]:
         opened = self._opened({shard for shard, _, _ in runs})
@@ -187,25 +196,30 @@ class SampleReader:
                 else:
                     self._open.move_to_end(number)
                     found[number] = shard
-        if missing:
-            missing.sort()
-            urls = self.catalog.urls
-            near = [n for n in missing if local_path(urls[n]) is not None]
-            far = [n for n in missing if local_path(urls[n]) is None]
-            for some, mapped in ((near, map), (far, map_parallel)):
-                each: Callable[..., Any] = mapped
-                for number, shard in zip(
-                    some, each(self._open_shard, some), strict=True
-                ):
-                    found[number] = self._keep(number, shard)
+        missing.sort()
+        for number, shard in zip(missing, self._open_all(missing), strict=True):
+            found[number] = self._keep(number, shard)
         return found
 
-    def _open_shard(self, number: int) -> _Shard:
+    def _open_all(self, numbers: list[int]) -> Iterator[_Shard]:
+        """Open shards; of a store many at a time."""
+        if not numbers or self._is_local:
+            return map(self._open_shard, numbers)
+        pairs = [(n, self._source(self.catalog.urls[n])) for n in numbers]
+        return map_parallel(
+            lambda pair: self._open_shard(*pair), pairs, num_parallel=_NUM_LOOKS
+        )
+
+    def _source(self, url: str) -> RangeSource | None:
+        return None if local_path(url) is not None else RangeSource(url, self._options)
+
+    def _open_shard(self, number: int, source: RangeSource | None = None) -> _Shard:
         index = self.catalog.index(number, keep=False)
         url = self.catalog.urls[number]
         path = local_path(url)
         if path is None:
-            return _RemoteShard(url, index, self.fields, self._options)
+            source = source or RangeSource(url, self._options)
+            return _RemoteShard(source, index, self.fields)
         shard = LocalShard(path, url, index, self.fields, is_named=True)
         shard.check_first_header(index)
         return shard
