@@ -46,9 +46,22 @@ def check_step(step: list[str], printed: str) -> None:
         assert set(filter(None, (wanted[1] or "").split(","))) <= extras()
     elif step == ["pytest"]:
         assert "-m pytest" in (ROOT / ".ci" / "run").read_text()
+    elif step[0] == "python":
+        check_program(step[1:], printed)
     else:
         assert step[0] == "shardbuild"
         check_command(step[1:], printed)
+
+
+def check_program(argv: list[str], printed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *argv], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    is_true = doctest.OutputChecker().check_output(
+        printed, done.stdout, doctest.ELLIPSIS
+    )
+    assert is_true, f"{argv} printed:\n{done.stdout}"
 
 
 def check_pipe(command: str, printed: str) -> None:
@@ -83,7 +96,7 @@ def check_python(block: str, names: dict[str, object]) -> None:
 
 
 def test_every_block_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    for name in ("jobs", "tests"):
+    for name in ("jobs", "notebooks", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}  # as at a prompt

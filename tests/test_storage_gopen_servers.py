@@ -15,11 +15,13 @@ from shardbuild.storage import (
     exists,
     gopen,
     list_names,
+    metered,
     read_bytes,
     retries,
     stat_url,
     write_bytes,
 )
+from shardbuild.storage.gopen import gopen_at
 from shardbuild.storage.publish import find_bytes
 from shardbuild.storage.shardcache import ShardCache
 from tests import remote_servers
@@ -88,6 +90,17 @@ def test_files_are_read_and_their_facts_told(place):
     assert "unmarked" not in facts.fingerprint
     assert exists(url)
     assert not exists(server.url(protocol, "d/none"))
+
+
+def test_a_file_is_asked_for_from_any_byte_on(place, resumed):
+    server, protocol = place
+    server.cut = 1
+    url = server.url(protocol, "d/x.tar")
+    with metered() as meter, gopen_at(url, 600_001) as file:
+        assert file.read() == DATA[600_001:]
+    assert server.starts[0] == 600_001
+    assert resumed() == 1
+    assert meter.read_bytes == len(DATA) - 600_001
 
 
 def test_a_reading_that_breaks_off_goes_on_where_it_was(place, resumed):

@@ -352,6 +352,7 @@ class TestIndexes:
         learned = Catalog.of_indexes(
             [catalog.urls[0], str(tar)], [catalog.index(0), index]
         )
+        assert learned is not None
         assert learned.counts.tolist() == [7, 9]
         assert learned[::-1].index(0) is index
         again = pickle.loads(pickle.dumps(learned))  # noqa: S301  # our own

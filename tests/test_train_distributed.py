@@ -170,7 +170,7 @@ def photos(tmp_path_factory) -> str:
 
 
 def train(photos: str, checkpoint: Path, *options: str) -> subprocess.Popen[str]:
-    script = ROOT / "examples" / "train_photos.py"
+    script = ROOT / "notebooks" / "train_photos.py"
     return subprocess.Popen(
         [
             *(sys.executable, "-W", "error", str(script), photos, str(checkpoint)),

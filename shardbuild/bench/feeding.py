@@ -105,7 +105,7 @@ def in_lists(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
     >>> list(in_lists("abcde", 2))
     [['a', 'b'], ['c', 'd'], ['e']]
     """
-    source = iter(values)
+    source = itertools.chain(values)  # litData begins anew whenever it is asked to
     while batch := list(itertools.islice(source, size)):
         yield batch
 

@@ -29,13 +29,13 @@ _DENIED = re.compile(r"denied|permission|permitted|privilege", re.IGNORECASE)
 _NO_FILE = re.compile(r"is a directory|not a (regular|plain)", re.IGNORECASE)
 
 
-def open_ftp(url: str, fs: Any, path: str) -> ResumingReader:
-    """Open a file of a server of ftp for reading forward.
+def open_ftp(url: str, fs: Any, path: str, start: int = 0) -> ResumingReader:
+    """Open a file of a server of ftp for reading forward from byte ``start`` on.
 
     Raises:
         StorageError: There is no such file, or it cannot be reached.
     """
-    return ResumingReader(url, _FtpRemote(url, fs, path))
+    return ResumingReader(url, _FtpRemote(url, fs, path), start)
 
 
 class _FtpRemote:

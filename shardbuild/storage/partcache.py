@@ -104,10 +104,14 @@ class PartCache:
         Raises:
             StorageError: A store cannot be read, or the folder cannot be written to.
         """
-        self._sweep()
-        missing = [part for part in self._parts(wanted) if not self._serve(part)]
-        while missing:
-            missing = self._fill(missing)
+        parts = self._parts(wanted)
+        try:
+            self._sweep()
+            missing = [part for part in parts if not self._serve(part)]
+            while missing:
+                missing = self._fill(missing)
+        except OSError as error:
+            raise store_error(self.folder, error) from error
 
     @property
     def num_bytes(self) -> int:
@@ -123,6 +127,8 @@ class PartCache:
                 if offset + len(view) > num_bytes:
                     problem = f"ends at byte {num_bytes}, before {offset + len(view)}"
                     raise StorageError(source.url, problem)
+                if not len(view):
+                    continue
                 for number in range(offset // size, -(-(offset + len(view)) // size)):
                     if number not in names:
                         names[number] = self._name(source.url, version, number)
@@ -162,8 +168,6 @@ class PartCache:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
-        except OSError as error:
-            raise store_error(path, error) from error
         try:
             if os.fstat(fd).st_size != part.stop - part.start:
                 logger.warning("%s: a part of another size was removed", path)
@@ -175,8 +179,6 @@ class PartCache:
                     return False
             with contextlib.suppress(OSError):  # another user's
                 os.utime(fd)
-        except OSError as error:
-            raise store_error(path, error) from error
         finally:
             os.close(fd)
         return True

@@ -52,11 +52,11 @@ def open_store(
     if protocol in ("ftp", "ftps"):
         from shardbuild.storage.ftp import open_ftp
 
-        return skipped(open_ftp(url, fs, path), start)
+        return open_ftp(url, fs, path, start)
     if protocol in ("scp", "sftp", "ssh"):
         from shardbuild.storage.sftp import open_sftp
 
-        return skipped(open_sftp(url, fs, path), start)
+        return open_sftp(url, fs, path, start)
     # fsspec's memory files share one position among all who read them
     if protocol != "memory" and not is_async(fs):
         return skipped(StreamReader(url, fs, path), start)

@@ -46,19 +46,19 @@ class ResumingReader(io.RawIOBase):
     """Reads a remote file forward; a connection that breaks is made again.
 
     Up to 5 times in a row, with growing waits, and always from the byte on that
-    comes next. An end before the file's size is no end.
+    comes next; at first that is ``start``. An end before the file's size is no end.
     """
 
-    def __init__(self, url: str, remote: Remote) -> None:
+    def __init__(self, url: str, remote: Remote, start: int = 0) -> None:
         super().__init__()
         self.name = url
         self._meter = current_meter()
         self._remote = remote
-        self._position = 0
+        self._position = start
         self._waits: Iterator[float] = waits()
         self._file: Any = None
         try:
-            self._file = remote.open_at(0)
+            self._file = remote.open_at(start)
         except Exception as error:
             remote.close()
             raise store_error(url, error) from error

@@ -40,13 +40,13 @@ class KnownHosts(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
             raise PermissionError(problem)
 
 
-def open_sftp(url: str, fs: Any, path: str) -> ResumingReader:
-    """Open a file of a server of ssh for reading forward.
+def open_sftp(url: str, fs: Any, path: str, start: int = 0) -> ResumingReader:
+    """Open a file of a server of ssh for reading forward from byte ``start`` on.
 
     Raises:
         StorageError: There is no such file, or it cannot be reached.
     """
-    return ResumingReader(url, _SftpRemote(url, fs, path))
+    return ResumingReader(url, _SftpRemote(url, fs, path), start)
 
 
 class _SftpRemote:

@@ -12,7 +12,7 @@ from shardbuild.errors import SampleError, UsageError
 from shardbuild.shards.index import running_sum
 from shardbuild.train.columns import Columns
 from shardbuild.train.keytable import KeyTable
-from shardbuild.train.shardset import ShardSet
+from shardbuild.train.shardset import Indexes, ShardSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,11 +84,15 @@ class Catalog:
     def of_indexes(
         cls,
         urls: Sequence[str],
-        indexes: Sequence[ShardIndex],
+        indexes: Indexes,
         storage_options: StorageOptions | None = None,
-    ) -> Catalog:
-        """The catalog of shards whose indexes are nowhere but here; they are kept."""
-        return cls(ShardSet.of_indexes(urls, indexes, storage_options))
+    ) -> Catalog | None:
+        """The catalog of shards whose indexes are nowhere but here, by number.
+
+        None if a shard is compressed.
+        """
+        shards = ShardSet.of_indexes(urls, indexes, storage_options)
+        return None if shards is None else cls(shards)
 
     @property
     def urls(self) -> list[str]:

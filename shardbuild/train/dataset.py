@@ -64,7 +64,7 @@ class Dataset(Pipeline):
     (('3', 3), ('4', 4), [('1', 1), ('2', 2)])
     >>> with dataset.feed(global_batch=2, shuffle=True, seed=1) as feed:
     ...     len(feed), [[key for key, _ in batch] for batch in feed]
-    (3, [['1', '3'], ['2', '4'], ['0', '3']])
+    (3, [['3', '1'], ['2', '4'], ['0', '3']])
     >>> folder.cleanup()
 
     Args:

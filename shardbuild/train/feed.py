@@ -49,7 +49,7 @@ class Source(Protocol):
 
     def work(
         self, at: FeedState, steps: Steps, share: Share, num_pieces: int
-    ) -> Iterator[Work]:
+    ) -> Generator[Work]:
         """The steps from a state to the end of its epoch."""
         ...
 
@@ -197,10 +197,12 @@ class Feed:
         num_pieces = min(max(num_threads, 1), size)
         under_way: deque[Work] = deque()
 
-        def pieces() -> Iterator[list[Any]]:
-            for work in source.work(at, self._steps(), share, num_pieces):
-                under_way.append(work)
-                yield work.pieces
+        def pieces() -> Generator[list[Any]]:
+            works = source.work(at, self._steps(), share, num_pieces)
+            with closing(works):
+                for work in works:
+                    under_way.append(work)
+                    yield work.pieces
 
         made = map_ordered(
             source.run,

@@ -14,7 +14,7 @@ from shardbuild.train.strand import Results, Strand
 from shardbuild.train.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from numpy.typing import NDArray
 
@@ -100,7 +100,7 @@ class IndexedSource:
 
     def work(
         self, at: FeedState, steps: Steps, share: Share, num_pieces: int
-    ) -> Iterator[Work]:
+    ) -> Generator[Work]:
         """What is to be read, step by step, from a state to the end of its epoch."""
         epoch = at.epoch
 

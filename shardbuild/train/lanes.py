@@ -24,7 +24,7 @@ from shardbuild.storage.ranges import BUDGET_BYTES
 from shardbuild.train.permutation import derived_keys, root_key
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, MutableMapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -101,6 +101,7 @@ class LaneStream:
         cursor: Cursor | None = None,
         storage_options: StorageOptions | None = None,
         key_rule: KeyRule = "first-dot",
+        learned: MutableMapping[int, ShardIndex] | None = None,
     ) -> None:
         for name, value in (("open_shards", open_shards), ("block", block)):
             if value < 1:
@@ -108,7 +109,7 @@ class LaneStream:
         num_lanes = min(open_shards, len(urls)) if shuffle else 1
         order = f"{len(urls)} {seed} {epoch} {shuffle} {num_lanes} {block} {key_rule}"
         self._name = f"{text_hash(order):016x}"
-        self.learned: dict[int, ShardIndex] = {}
+        self.learned = {} if learned is None else learned
         """The indexes of the shards that were read from their beginning to their end,
         by number. They say nothing of a shard's form (``canonical``)."""
         budget = BUDGET_BYTES // max(1, num_lanes)
@@ -177,7 +178,7 @@ class _Shards(NamedTuple):
     storage_options: StorageOptions | None
     key_rule: KeyRule
     budget_bytes: int
-    learned: dict[int, ShardIndex]
+    learned: MutableMapping[int, ShardIndex]
 
     def lots(self, shard: int, place: _Place, facts: ReadFacts) -> Generator[Lot]:
         """Read a shard from where a window begins, or else from its beginning."""

@@ -53,6 +53,10 @@ class Order:
       not all come to their next shard at once, and goes round. Within a shard,
       blocks are shuffled, and the samples within each block.
 
+    So a round touches at most ``open_shards`` shards, and at most three times as
+    many, less one, are between their first and their last sample at any time: a
+    lane is in one, may have begun within another, and shares those at its ends.
+
     >>> order = Order(np.array([3, 0, 2]))
     >>> order.num_samples
     5
@@ -160,7 +164,12 @@ class EpochOrder:
 
     def _on_line(self, positions: Ints) -> tuple[Ints, Ints]:
         """Which shard of the line, and where in it."""
-        number = np.searchsorted(self._ends, positions, side="right")
+        # Neighbours are looked up together: what they share is in the caches then.
+        ascending = np.argsort(positions)
+        number = np.empty_like(positions)
+        number[ascending] = np.searchsorted(
+            self._ends, positions[ascending], side="right"
+        )
         return number, positions - self._starts[number]
 
 

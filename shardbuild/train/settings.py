@@ -12,6 +12,7 @@ from shardbuild.storage.schemes import is_stream
 from shardbuild.storage.urlparts import local_path
 from shardbuild.train.catalog import Catalog
 from shardbuild.train.indexed import IndexedSource, Mixing
+from shardbuild.train.learned import LearnedIndexes
 from shardbuild.train.order import Order
 from shardbuild.train.reading import MAX_OPEN, SampleReader
 from shardbuild.train.state import FeedState, Identity
@@ -178,7 +179,8 @@ class StreamedSetting:
     name: str
     urls: tuple[str, ...]
     choice: Choice
-    _learned: dict[int, ShardIndex] = field(default_factory=dict, repr=False)
+    _learned: LearnedIndexes = field(default_factory=LearnedIndexes, repr=False)
+    _is_learned: bool = False
     _strand: Strand | None = field(default=None, repr=False)
 
     @property
@@ -252,15 +254,18 @@ class StreamedSetting:
         What this process has not read it looks through now: every process, and every
         later run, has to have the same order.
         """
-        if self._strand is None and not any(map(is_stream, self.urls)):
+        if not self._is_learned and not any(map(is_stream, self.urls)):
             unknown = [i for i in range(len(self.urls)) if i not in self._learned]
             with ThreadPoolExecutor(_SCANS) as pool:
-                scans = pool.map(self._scan, unknown)
-                self._learned.update(zip(unknown, scans, strict=True))
-            indexes = [self._learned[i] for i in range(len(self.urls))]
-            if all(index.file_bytes == index.num_bytes for index in indexes):
-                catalog = Catalog.of_indexes(self.urls, indexes)
+                for number, index in zip(
+                    unknown, pool.map(self._scan, unknown), strict=True
+                ):
+                    self._learned[number] = index
+            options = self.choice.storage_options
+            catalog = Catalog.of_indexes(self.urls, self._learned, options)
+            if catalog is not None:
                 self._strand = strand_of(catalog, self.choice)
+            self._is_learned = True
         return self._strand
 
     def _scan(self, number: int) -> ShardIndex:
@@ -271,3 +276,5 @@ class StreamedSetting:
         """Close what is open."""
         if self._strand is not None:
             self._strand.close()
+        self._learned.close()
+        self._strand, self._is_learned = None, False

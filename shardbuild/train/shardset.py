@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,12 +22,14 @@ from shardbuild.storage.schemes import is_stream
 from shardbuild.storage.urls import expand_urls, local_path, resolve_all_listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator
 
     from shardbuild.shards.index import Ints, ShardIndex
     from shardbuild.storage.urlparts import StorageOptions
 
 __all__ = ["INDEX_BYTES", "ShardSet", "index_bytes"]
+
+Indexes = Mapping[int, "ShardIndex"] | Sequence["ShardIndex"]
 
 INDEX_BYTES = 256 << 20
 """Memory for indexes that are kept because they may be asked for again."""
@@ -57,7 +60,8 @@ class ShardSet:
     """Shards with their counts of samples and sizes, in data set order.
 
     Indexes are loaded when they are asked for; those used last are kept, as many as
-    fit ``INDEX_BYTES``. Pickled without them, but with those that were learned.
+    fit ``INDEX_BYTES``. Pickled without them, but with what holds those that were
+    learned.
     """
 
     def __init__(  # what is known of shards
@@ -67,7 +71,7 @@ class ShardSet:
         sizes: Ints,
         *,
         fingerprint: str,
-        learned: Mapping[int, ShardIndex] | None = None,
+        learned: Indexes | None = None,
         storage_options: StorageOptions | None = None,
     ) -> None:
         self.urls = urls
@@ -75,7 +79,7 @@ class ShardSet:
         self.sizes = sizes
         self.fingerprint = fingerprint
         self.storage_options = storage_options
-        self._learned = dict(learned or {})
+        self._learned = learned
         self._start_keeping()
 
     def _start_keeping(self) -> None:
@@ -132,21 +136,29 @@ class ShardSet:
     def of_indexes(
         cls,
         urls: Sequence[str],
-        indexes: Sequence[ShardIndex],
+        indexes: Indexes,
         storage_options: StorageOptions | None = None,
-    ) -> ShardSet:
-        """Shards whose indexes are here already, and nowhere else."""
+    ) -> ShardSet | None:
+        """Shards whose indexes are here already, by number; None if one is compressed.
+
+        They are asked for again when they are needed.
+        """
         if len(urls) != len(indexes):
             problem = f"{len(urls)} urls and {len(indexes)} indexes were given"
             raise UsageError("indexes", problem)
-        counts = np.array([index.num_samples for index in indexes], dtype=np.int64)
-        sizes = np.array([index.file_bytes for index in indexes], dtype=np.int64)
+        counts = np.zeros(len(urls), dtype=np.int64)
+        sizes = np.zeros(len(urls), dtype=np.int64)
+        for number in range(len(urls)):
+            index = indexes[number]
+            if index.file_bytes != index.num_bytes:
+                return None
+            counts[number], sizes[number] = index.num_samples, index.file_bytes
         return cls(
             list(urls),
             counts,
             sizes,
             fingerprint=_fingerprint(counts, sizes, [None] * len(counts)),
-            learned=dict(enumerate(indexes)),
+            learned=indexes,
             storage_options=storage_options,
         )
 
@@ -155,13 +167,15 @@ class ShardSet:
 
     def reversed(self) -> ShardSet:
         """The same shards, the last one first."""
-        last = len(self.urls) - 1
+        learned = self._learned
+        if learned is not None:
+            learned = [learned[number] for number in range(len(self.urls))][::-1]
         return ShardSet(
             self.urls[::-1],
             self.counts[::-1],
             self.sizes[::-1],
             fingerprint=self.fingerprint,
-            learned={last - number: index for number, index in self._learned.items()},
+            learned=learned,
             storage_options=self.storage_options,
         )
 
@@ -175,12 +189,11 @@ class ShardSet:
         if self._pid != os.getpid():  # the lock may have been held at the fork
             self._start_keeping()
         with self._lock:
-            index = self._learned.get(shard) or self._kept.get(shard)
+            index = self._kept.get(shard)
             if index is not None:
-                if shard in self._kept:
-                    self._kept.move_to_end(shard)
+                self._kept.move_to_end(shard)
                 return index
-        index = self._load(shard)
+        index = self._load(shard) if self._learned is None else self._learned[shard]
         if keep:
             self._keep(shard, index)
         return index
@@ -204,7 +217,7 @@ class ShardSet:
 
     def _keep(self, shard: int, index: ShardIndex) -> None:
         with self._lock:
-            if shard in self._kept or shard in self._learned:
+            if shard in self._kept:
                 return
             self._kept[shard] = index
             self._num_kept_bytes += index_bytes(index)

@@ -16,11 +16,11 @@ from shardbuild.train.strand import Results
 from shardbuild.train.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
-    from shardbuild.shards.index import ShardIndex
     from shardbuild.shards.samples import Sample
     from shardbuild.storage.urls import StorageOptions
+    from shardbuild.train.learned import LearnedIndexes
     from shardbuild.train.positions import Share, Steps
     from shardbuild.train.state import FeedState
 
@@ -86,12 +86,12 @@ class StreamedSource:
     fields: tuple[str, ...] | None
     max_bad: int
     storage_options: StorageOptions | None
-    learned: dict[int, ShardIndex]
+    learned: LearnedIndexes
     """The index of each shard that was read to its end."""
 
     def work(
         self, at: FeedState, steps: Steps, share: Share, num_pieces: int
-    ) -> Iterator[Work]:
+    ) -> Generator[Work]:
         """What is to be done, step by step, from a state to the end of its epoch."""
         cut = _Cut(steps, share, num_pieces)
         batch = steps.global_batch
@@ -113,7 +113,6 @@ class StreamedSource:
             # What is left out of the last step belongs to the shards all the same.
             for _ in lanes:
                 pass
-            self.learned.update(lanes.learned)
 
     def check(self, at: FeedState, name: str) -> None:
         """Refuse a state whose cursor is not one of these shards.
@@ -138,6 +137,7 @@ class StreamedSource:
             block=self.block,
             cursor=cursor,
             storage_options=self.storage_options,
+            learned=self.learned,
         )
 
     def _first(self, epoch: int, count: int) -> list[Sample]:

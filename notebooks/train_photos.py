@@ -2,7 +2,7 @@
 
     shardbuild convert tests/data/photos 'out/train-%06d.tar' --label-from folder \
         --order shuffle --seed 7 --maxcount 20
-    python examples/train_photos.py out/train.json state.pt --workers 2
+    python notebooks/train_photos.py out/train.json state.pt --workers 2
 
 Each line is a step and its loss. Started again with any number of workers, it goes on
 from the last checkpoint, and every loss is what it would have been, to the last digit.
