@@ -74,7 +74,8 @@ def test_batches_are_the_feeds_own_with_any_number_of_workers(url, num_workers, 
         np.testing.assert_array_equal(ours.positions, theirs.positions)
 
 
-def test_small_steps_are_sent_several_at_a_time_and_come_one_by_one(url):
+def test_small_steps_are_sent_several_at_a_time_and_come_one_by_one(url, monkeypatch):
+    monkeypatch.setattr("shardbuild.train.loader._GROUP_SECONDS", 1e9)
     expected = epochs_of(make_feed(url, global_batch=1), 3)
     feed = make_feed(url, global_batch=1)
     with feed.loader(3, persistent_workers=True) as loader:
@@ -86,7 +87,10 @@ def test_small_steps_are_sent_several_at_a_time_and_come_one_by_one(url):
         assert [found + list(loader), *epochs_of(loader, 2)] == expected
 
 
-def test_an_error_among_steps_that_are_sent_together_comes_in_its_turn(url):
+def test_an_error_among_steps_that_are_sent_together_comes_in_its_turn(
+    url, monkeypatch
+):
+    monkeypatch.setattr("shardbuild.train.loader._GROUP_SECONDS", 1e9)
     expected = list(make_feed(url, global_batch=1))
     collate = Fails(ValueError("no"), expected[80][0][0])
     loader = make_feed(url, global_batch=1, collate=collate).loader(2)
@@ -287,6 +291,21 @@ def test_interrupted_all_processes_end(url, tmp_path, is_persistent):
     assert last == "left: []\n"
     with pytest.raises(ProcessLookupError):
         os.killpg(child.pid, 0)
+
+
+def test_a_program_may_end_with_all_open(url):
+    script = (
+        "import sys\n"
+        "import shardbuild as sb\n"
+        "feed = sb.Dataset(sys.argv[1]).feed(global_batch=12)\n"
+        "loader = feed.loader(2)\n"
+        "iterator = iter(loader)\n"
+        "print(len(next(iterator)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, url], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("12\n", "")
 
 
 def test_bad_samples_that_workers_find_are_listed_here(url):

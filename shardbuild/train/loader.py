@@ -327,8 +327,16 @@ class Loader:
     What raises in a worker is raised here, with its own type, and where it happened
     in its notes. Torch's random numbers are left alone.
 
-    >>> from shardbuild.train.loader import Loader
-    >>> loader = Loader(feed, num_workers=2)  # doctest: +SKIP
+    >>> import shardbuild as sb, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with sb.ShardWriter(f"{folder.name}/a-%06d.tar", maxcount=4) as writer:
+    ...     for number in range(10):
+    ...         _ = writer.write({"__key__": f"{number}", "cls": number})
+    >>> dataset = sb.Dataset(f"{folder.name}/a.json").decode().to_tuple("cls")
+    >>> feed = dataset.feed(global_batch=4, collate=sb.stack)
+    >>> [batch for (batch,) in feed.loader(num_workers=2)]
+    [tensor([0, 1, 2, 3]), tensor([4, 5, 6, 7]), tensor([8, 9, 0, 1])]
+    >>> folder.cleanup()
 
     Args:
         feed: What gives the steps.
@@ -509,10 +517,23 @@ class StatefulIterable(IterableDataset):  # type: ignore[misc]  # as above
     AssertionError. `feed_state` finds the feed's own state in it, which any number of
     workers can take up.
 
-    >>> from shardbuild.train.loader import StatefulIterable
+    >>> import shardbuild as sb, tempfile
     >>> from torchdata.stateful_dataloader import StatefulDataLoader
-    >>> dataset = StatefulIterable(feed)  # doctest: +SKIP
-    >>> loader = StatefulDataLoader(dataset, None, num_workers=2)  # doctest: +SKIP
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with sb.ShardWriter(f"{folder.name}/a-%06d.tar", maxcount=4) as writer:
+    ...     for number in range(8):
+    ...         _ = writer.write({"__key__": f"{number}", "cls": number})
+    >>> dataset = sb.Dataset(f"{folder.name}/a.json").decode().to_tuple("cls")
+    >>> feed = dataset.feed(global_batch=4, collate=sb.stack)
+    >>> loader = StatefulDataLoader(feed.iterable(), batch_size=None, num_workers=2)
+    >>> [batch for (batch,) in loader]
+    [tensor([0, 1, 2, 3]), tensor([4, 5, 6, 7])]
+    >>> loader.state_dict()["_snapshot"]["_last_yielded_worker_id"]
+    1
+    >>> StatefulIterable.feed_state(loader.state_dict())["epoch"]
+    1
+    >>> del loader
+    >>> folder.cleanup()
     """
 
     def __init__(self, feed: Steps) -> None:

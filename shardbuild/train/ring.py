@@ -11,7 +11,10 @@ import mmap
 import os
 import tempfile
 from multiprocessing.reduction import DupFd, ForkingPickler
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Ring", "Spot"]
 
@@ -75,8 +78,8 @@ class Ring:
         """For a process that is being started by ``spawn`` or ``forkserver``."""
         return _received, (DupFd(self._file), self._num_slots)
 
-    def __del__(self) -> None:
-        os.close(self._file)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self._file)  # at the end of a program, `os` is gone before this
 
     def reset(self) -> None:
         """Forget what was put and not taken; said by the one that puts."""
