@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from shardbuild.errors import SampleError
 from shardbuild.train.applying import NoResult, apply_stages
-from shardbuild.train.batches import Skipped
 from shardbuild.train.positions import Draw
+from shardbuild.train.replacing import Candidate, value_of_next
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from shardbuild.shards.samples import Sample
+    from shardbuild.train.batches import Skipped
     from shardbuild.train.catalog import Catalog
     from shardbuild.train.order import Order
     from shardbuild.train.reading import SampleReader
@@ -104,41 +104,25 @@ class Strand:
         bad = [at for at, value in enumerate(values) if isinstance(value, NoResult)]
         skipped: list[Skipped] = []
         for at in bad:
-            values[at] = self._replaced(
-                draw.take(np.array([at])), samples[at], values[at], skipped
+            mine = draw.take(np.array([at]))
+            first = _candidate(mine, samples[at])
+            values[at] = value_of_next(
+                self._stages, first, values[at], self._following(mine), skipped
             )
         return Results(values, skipped, bad)
 
-    def _replaced(
-        self, draw: Draw, sample: Sample, why: NoResult, skipped: list[Skipped]
-    ) -> Any:
-        """The value of the next sample that is good."""
+    def _following(self, draw: Draw) -> Iterator[Candidate]:
+        """The next samples in the order, on into the next epoch."""
         number = int(draw.epoch[0]) * self.num_samples + int(draw.position[0])
-        for _ in range(self._max_bad):
-            skipped.append(_skipped(draw, sample, why))
-            number += 1
-            draw = self.draw_at(np.array([number], dtype=np.int64))
-            (sample,) = self._reader.read(draw.shard, draw.row)
-            (value,) = apply_stages(self._stages, [sample])
-            if not isinstance(value, NoResult):
-                return value
-            why = value
-        problem = why.problem
-        if self._max_bad:
-            problem += f" (and {self._max_bad} before it in the order: see max_bad)"
-        key = str(sample["__key__"])
-        raise SampleError(str(sample["__url__"]), problem, key) from why.error
+        for offset in range(1, self._max_bad + 1):
+            after = self.draw_at(np.array([number + offset], dtype=np.int64))
+            (sample,) = self._reader.read(after.shard, after.row)
+            yield _candidate(after, sample)
 
     def close(self) -> None:
         """Close what is open."""
         self._reader.close()
 
 
-def _skipped(draw: Draw, sample: Sample, why: NoResult) -> Skipped:
-    return Skipped(
-        epoch=int(draw.epoch[0]),
-        position=int(draw.position[0]),
-        url=str(sample["__url__"]),
-        key=str(sample["__key__"]),
-        problem=why.problem,
-    )
+def _candidate(draw: Draw, sample: Sample) -> Candidate:
+    return Candidate(int(draw.epoch[0]), int(draw.position[0]), sample)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from shardbuild.errors import SampleError, StateError, UsageError
+from shardbuild.errors import StateError, UsageError
 from shardbuild.train.applying import NoResult, apply_stages
-from shardbuild.train.batches import Facts, Skipped
+from shardbuild.train.batches import Facts
 from shardbuild.train.lanes import LaneStream
+from shardbuild.train.replacing import Candidate, value_of_next
 from shardbuild.train.strand import Results
 from shardbuild.train.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from shardbuild.shards.samples import Sample
     from shardbuild.storage.urls import StorageOptions
+    from shardbuild.train.batches import Skipped
     from shardbuild.train.learned import LearnedIndexes
     from shardbuild.train.positions import Share, Steps
     from shardbuild.train.state import FeedState
@@ -35,6 +37,10 @@ class _Piece(NamedTuple):
     epoch: int
     position: int
     """Of the first sample of the step."""
+
+    def candidate(self, at: int, sample: Sample) -> Candidate:
+        """A sample of the step, with its position."""
+        return Candidate(self.epoch, self.position + at, sample)
 
 
 class _Cut(NamedTuple):
@@ -159,32 +165,23 @@ class StreamedSource:
         bad = [at for at, value in enumerate(values) if isinstance(value, NoResult)]
         skipped: list[Skipped] = []
         for at in bad:
-            values[at] = self._replaced(piece, piece.start + at, values[at], skipped)
+            here = piece.start + at
+            first = piece.candidate(here, samples[at])
+            values[at] = value_of_next(
+                self.stages, first, values[at], self._following(piece, here), skipped
+            )
         return Results(values, skipped, bad)
+
+    def _following(self, piece: _Piece, at: int) -> Iterator[Candidate]:
+        others = [*range(at + 1, len(piece.batch)), *range(at)]
+        for other in others[: self.max_bad]:
+            yield piece.candidate(other, self._wanted(piece.batch[other]))
 
     def _wanted(self, sample: Sample) -> Sample:
         if self.fields is None:
             return sample
         names = ("__key__", "__url__", *self.fields)
         return {name: sample[name] for name in names if name in sample}
-
-    def _replaced(
-        self, piece: _Piece, at: int, why: NoResult, skipped: list[Skipped]
-    ) -> Any:
-        sample = piece.batch[at]
-        others = chain(piece.batch[at + 1 :], piece.batch[:at])
-        for other in islice(others, self.max_bad):
-            url, key = str(sample["__url__"]), str(sample["__key__"])
-            place = piece.position + at
-            skipped.append(Skipped(piece.epoch, place, url, key, why.problem))
-            sample = other
-            (value,) = apply_stages(self.stages, [self._wanted(sample)])
-            if not isinstance(value, NoResult):
-                return value
-            why = value
-        problem = f"{why.problem} (see max_bad)"
-        url, key = str(sample["__url__"]), str(sample["__key__"])
-        raise SampleError(url, problem, key) from why.error
 
     def close(self) -> None:
         """Nothing stays open between epochs."""
