@@ -14,7 +14,7 @@ from shardbuild.shards.tarparse import BLOCK
 from shardbuild.storage.filesystems import store_error
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from shardbuild.shards.index import Ints, ShardIndex
     from shardbuild.shards.samples import Sample
@@ -268,10 +268,11 @@ class LocalShard:
         check_size(url, facts.st_size, index)
         self.places = Places(index, fields)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # Held here: at the end of a program `os` may be gone before this is.
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            close(fd)
 
     def __enter__(self) -> LocalShard:
         return self

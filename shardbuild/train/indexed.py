@@ -154,7 +154,7 @@ class IndexedSource:
             return self.strands[0].read(draw)
         values: list[Any] = [None] * len(draw.dataset)
         skipped, bad = [], []
-        for k in np.unique(draw.dataset).tolist():
+        for k in sorted(set(draw.dataset.tolist())):
             where = np.flatnonzero(draw.dataset == k)
             results = self.strands[k].read(draw.take(where))
             for at, value in zip(where.tolist(), results.values, strict=True):
