@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import re
 import subprocess
@@ -39,7 +38,6 @@ from shardbuild.bench.workloads import (
     check_any_order,
     check_file,
     check_samples,
-    nobody,
 )
 from shardbuild.cli import bench
 from shardbuild.cli.main import main
@@ -57,11 +55,6 @@ def bytecode(tmp_path_factory):
 def scene(tmp_path, bytecode):
     return Scene(tmp_path, num_samples=40, num_photos=20, num_workers=2)
 
-
-# Torch is larger than all else, and litData wants it: both may be missing.
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-HAS_LITDATA = importlib.util.find_spec("litdata") is not None
-HERE = [name for name in WORKLOADS if HAS_TORCH or not name.startswith("loader-")]
 
 # webdataset and wids leave the files that they read to the garbage collector.
 leaking_peers = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -336,23 +329,12 @@ def test_each_target_is_of_a_workload():
 # Workloads
 
 
-def _targets(workload: str, *, with_litdata: bool) -> list[Target]:
-    return [
-        target
-        for target in TARGETS
-        if target.workload == workload
-        and (with_litdata or "litData" not in str(target.against))
-    ]
-
-
 @leaking_peers
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", WORKLOADS)
 def test_a_workload_runs_with_its_peers_and_judges_all_its_targets(name, scene):
     result = run_workload(WORKLOADS[name], scene, 1, with_peers=True)
-    wanted = _targets(name, with_litdata=HAS_LITDATA)
+    wanted = [target for target in TARGETS if target.workload == name]
     assert [verdict.target for verdict in result.verdicts] == wanted
-    wants_torch = WORKLOADS[name].torch_peers is not nobody
-    assert len(result.not_run) == (wants_torch and not HAS_LITDATA)
     assert {timing.role for timing in result.timings} >= {"baseline", "ours"}
     table = as_table(result)
     for timing in result.timings:
@@ -364,28 +346,12 @@ def test_a_workload_runs_with_its_peers_and_judges_all_its_targets(name, scene):
     assert all(record["workload"] == name for record in records)
 
 
-@leaking_peers
-def test_peers_that_are_missing_with_torch_are_told_and_the_others_measured(
-    scene, monkeypatch
-):
-    monkeypatch.setitem(sys.modules, "litdata", None)  # as Python marks what is not
-    result = run_workload(WORKLOADS["feed-small"], scene, 1, with_peers=True)
-    wanted = _targets("feed-small", with_litdata=False)
-    assert [verdict.target for verdict in result.verdicts] == wanted != []
-    assert "not run: shardbuild bench: needs the package 'litdata'" in as_table(result)
-    [record] = [each for each in as_records(result) if each["kind"] == "not run"]
-    assert record["workload"] == "feed-small"
-    assert "shardbuild[bench]" in record["problem"]
-    alone = run_workload(WORKLOADS["feed-small"], scene, 1, with_peers=False)
-    assert not alone.not_run
-    assert not alone.verdicts
-
-
 def test_a_workload_that_needs_torch_says_so():
     code = (
-        "import sys; sys.modules['torch'] = None\n"
+        "import sys\n"
+        "sys.modules['torch'] = None\n"  # as where it is not installed
         "from shardbuild.cli.main import main\n"
-        "sys.exit(main(['bench', 'loader-small', '--rounds', '1']))"
+        "sys.exit(main(['bench', 'loader-small', '--samples', '20']))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -560,23 +526,6 @@ def test_a_workload_whose_package_is_missing_is_told_not_hidden(
     assert "shardbuild[s3]" in out
     with pytest.raises(MissingExtraError):
         _bench("stream-s3", *TINY)
-
-
-@pytest.mark.parametrize("extra", ["torch", "bench"])
-def test_only_the_peers_own_extra_has_to_be_there_for_all_workloads(
-    extra, capsys, monkeypatch
-):
-    def missing(scene):
-        raise MissingExtraError("shardbuild bench", "a-package", extra)
-
-    row = replace(WORKLOADS["loader-small"], prepare=missing)
-    monkeypatch.setattr(bench, "WORKLOADS", {"loader-small": row})
-    if extra == "bench":
-        with pytest.raises(MissingExtraError):
-            _bench(*TINY, "--peers")
-    else:
-        assert _bench(*TINY, "--peers") == 0
-        assert "not run" in capsys.readouterr().out
 
 
 def test_the_scratch_folder_goes_where_it_is_told_and_away(tmp_path):

@@ -171,16 +171,6 @@ def _reader(
     return Contestant(name, run, check)
 
 
-def _peers(case: Case) -> Sequence[Contestant]:
-    load_peer("webdataset")
-    forward = functools.partial(read_by_webdataset, case.urls)
-    shuffled = functools.partial(shuffle_by_webdataset, case.urls, case.scene.seed)
-    return [
-        _reader("webdataset", case, forward, in_order=True),
-        _reader("webdataset, shuffled", case, shuffled, in_order=False),
-    ]
-
-
 def litdata_folder(case: Case) -> Path:
     """Give the folder of the same samples in litData's format, made when first asked.
 
@@ -189,17 +179,25 @@ def litdata_folder(case: Case) -> Path:
     """
     folder = case.folder / f"{case.extra['size']}-litdata"
     if not folder.exists():
-        write_by_litdata(case.urls, folder)
+        write_by_litdata(folder, case.samples())
     return folder
 
 
-def _torch_peers(case: Case) -> Sequence[Contestant]:
-    read = functools.partial(read_by_litdata, litdata_folder(case))
-    forward = functools.partial(read, shuffle=False)
-    shuffled = functools.partial(read, shuffle=True)
+def _peers(case: Case) -> Sequence[Contestant]:
+    load_peer("webdataset")
+    web = functools.partial(read_by_webdataset, case.urls)
+    shuffled = functools.partial(shuffle_by_webdataset, case.urls, case.scene.seed)
+    lit = functools.partial(read_by_litdata, litdata_folder(case))
     return [
-        _reader("litData", case, forward, in_order=True),
-        _reader("litData, shuffled", case, shuffled, in_order=False),
+        _reader("webdataset", case, web, in_order=True),
+        _reader("webdataset, shuffled", case, shuffled, in_order=False),
+        _reader("litData", case, functools.partial(lit, shuffle=False), in_order=True),
+        _reader(
+            "litData, shuffled",
+            case,
+            functools.partial(lit, shuffle=True),
+            in_order=False,
+        ),
     ]
 
 
@@ -213,7 +211,6 @@ WORKLOADS = [
         "small",
         50_000,
         _peers,
-        torch_peers=_torch_peers,
     ),
     Workload(
         "feed-img",
@@ -224,6 +221,5 @@ WORKLOADS = [
         "img",
         4_000,
         _peers,
-        torch_peers=_torch_peers,
     ),
 ]

@@ -90,24 +90,19 @@ def _ours(case: Case) -> Sequence[Contestant]:
 
 def _peers(case: Case) -> Sequence[Contestant]:
     webdataset = load_peer("webdataset")
+    num_workers = case.scene.num_workers
 
-    def load() -> Any:
+    def by_webdataset() -> Any:
         dataset = webdataset.WebDataset(list(case.urls), shardshuffle=False)
-        return with_torch_loader(dataset, case.scene.num_workers, BATCH)
+        return with_torch_loader(dataset, num_workers, BATCH)
 
-    return [_loader("webdataset", case, load)]
-
-
-def _torch_peers(case: Case) -> Sequence[Contestant]:
-    read = functools.partial(
-        read_by_litdata,
-        litdata_folder(case),
-        num_workers=case.scene.num_workers,
-        batch=BATCH,
+    lit = functools.partial(
+        read_by_litdata, litdata_folder(case), num_workers=num_workers, batch=BATCH
     )
     return [
-        _loader("litData", case, functools.partial(read, shuffle=False)),
-        _loader("litData, shuffled", case, functools.partial(read, shuffle=True)),
+        _loader("webdataset", case, by_webdataset),
+        _loader("litData", case, functools.partial(lit, shuffle=False)),
+        _loader("litData, shuffled", case, functools.partial(lit, shuffle=True)),
     ]
 
 
@@ -121,7 +116,6 @@ WORKLOADS = [
         "small",
         50_000,
         _peers,
-        torch_peers=_torch_peers,
     ),
     Workload(
         "loader-img",
@@ -132,6 +126,5 @@ WORKLOADS = [
         "img",
         4_000,
         _peers,
-        torch_peers=_torch_peers,
     ),
 ]

@@ -48,7 +48,7 @@ def _lead_in_cpu(result: Result, timing: Timing) -> Spread:
 
 
 def as_records(result: Result) -> Iterator[dict[str, Any]]:
-    """Make a JSON line per contestant, per target, and per peer that was missing."""
+    """Make a JSON line per contestant and one per target."""
     head = {
         "workload": result.workload,
         "num_samples": result.num_samples,
@@ -84,8 +84,6 @@ def as_records(result: Result) -> Iterator[dict[str, Any]]:
             "measured": asdict(verdict.measured),
             "is_met": verdict.is_met,
         }
-    for problem in result.not_run:
-        yield {"kind": "not run", "workload": result.workload, "problem": problem}
 
 
 def _range(spread: Spread) -> str:
@@ -151,7 +149,6 @@ def as_table(result: Result) -> str:
         ]
         lines.append("  ".join(["  " + first.ljust(widths[0]), *cells]).rstrip())
     lines += map(_verdict_line, result.verdicts)
-    lines += [f"  not run: {problem}" for problem in result.not_run]
     if result.verdicts and not result.is_full:
         lines.append("  the floors are about more samples than these: --full")
     return "\n".join(lines)

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 from shardbuild.bench.peers import versions
 from shardbuild.bench.targets import Verdict, judge
 from shardbuild.bench.timing import Contestant, Role, Timing, measure
-from shardbuild.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from shardbuild.bench.workloads import Case, Scene, Workload
+    from shardbuild.bench.workloads import Scene, Workload
 
 __all__ = [
     "Machine",
@@ -61,8 +60,6 @@ class Result:
     """The sizes are at least those that the floors are about."""
     timings: tuple[Timing, ...]
     verdicts: tuple[Verdict, ...]
-    not_run: tuple[str, ...] = ()
-    """Why peers that need torch were not measured."""
 
 
 def describe_machine() -> Machine:
@@ -85,17 +82,15 @@ def run_workload(
     """Prepare a workload's data and let everybody do it, in turns.
 
     Raises:
-        MissingExtraError: a peer without torch, or a package the workload needs, is
-            not installed.
+        MissingExtraError: a peer, or a package the workload needs, is not installed.
         ShardbuildError: somebody did not do the work right.
     """
-    not_run: list[str] = []
     try:
         case = workload.prepare(scene)
         groups: list[tuple[Role, Sequence[Contestant]]] = [
             ("baseline", workload.baseline(case)),
             ("ours", workload.ours(case)),
-            ("peer", _peers(workload, case, not_run) if with_peers else []),
+            ("peer", workload.peers(case) if with_peers else []),
         ]
         contestants = [(role, each) for role, group in groups for each in group]
         timings = measure(contestants, num_rounds, warm_up=workload.warm_up)
@@ -111,18 +106,7 @@ def run_workload(
         scene.num_of(workload.size) >= workload.full_size,
         tuple(timings),
         tuple(judge(workload.name, timings)),
-        tuple(not_run),
     )
-
-
-def _peers(workload: Workload, case: Case, not_run: list[str]) -> list[Contestant]:
-    """Make the peers; what is missing for those that need torch goes to ``not_run``."""
-    peers = list(workload.peers(case))
-    try:
-        peers += workload.torch_peers(case)
-    except MissingExtraError as error:
-        not_run.append(str(error))
-    return peers
 
 
 _STARTED = (

@@ -66,12 +66,11 @@ def _ours(case: Case) -> Sequence[Contestant]:
 
 def _peers(case: Case) -> Sequence[Contestant]:
     load_peer("webdataset")
-    return [process("webdataset", _BY_WEBDATASET, *case.urls, str(_BATCH))]
-
-
-def _torch_peers(case: Case) -> Sequence[Contestant]:
-    folder = str(litdata_folder(case))
-    return [process("litData, shuffled", _BY_LITDATA, folder, str(_BATCH))]
+    batch = str(_BATCH)
+    return [
+        process("webdataset", _BY_WEBDATASET, *case.urls, batch),
+        process("litData, shuffled", _BY_LITDATA, str(litdata_folder(case)), batch),
+    ]
 
 
 WORKLOADS = [
@@ -84,7 +83,6 @@ WORKLOADS = [
         "small",
         100_000,
         _peers,
-        torch_peers=_torch_peers,
         starts_python=True,
     )
 ]

@@ -162,9 +162,6 @@ class Workload:
     """Of so many samples are the floors: with few, starting costs more than working."""
     peers: Contestants = nobody
     """Imports what it needs, or raises MissingExtraError."""
-    torch_peers: Contestants = nobody
-    """Those that need torch: where it is not installed, that is told, and the others
-    are measured."""
     unit: str = "samples"
     """What is counted a second."""
     warm_up: bool = True

@@ -44,8 +44,8 @@ given urls, how fast these shards are read and what is in them.
 Every workload runs its contestants in turns, round by round, beside a raw baseline
 (readinto, a raw write, dd, bare codec calls), on a warm cache; what is told are
 medians of the ratios within a round, and how far they went. --peers adds webdataset,
-wids, tarfile, Dask's groupby and, where torch is, litData, checked to give the same
-bytes, and says of each of shardbuild's own floors whether it was met.
+wids, litData, tarfile and Dask's groupby, checked to give the same bytes, and says of
+each of shardbuild's own floors whether it was met.
 
 Exit status 0: measured; 1: something failed, or, with --strict, a floor was missed."""
 
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
                     )
             except MissingExtraError as error:
                 # Named, or a peer that was asked for: it has to be there.
-                if args.workloads or (args.peers and error.extra == "bench"):
+                if args.workloads or args.peers:
                     raise
                 _print_not_run(name, error, as_json=args.json)
                 continue
