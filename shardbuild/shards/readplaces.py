@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from shardbuild.shards.tarparse import BLOCK
 from shardbuild.storage.filesystems import store_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable
 
     from shardbuild.shards.index import Ints, ShardIndex
     from shardbuild.shards.samples import Sample
@@ -39,7 +40,7 @@ _GAP_BYTES: Final = 8 << 10
 _HEAD: Final = 4
 """Numbers in a row before those of the fields."""
 
-Row = tuple[int, ...]
+Row = Sequence[int]
 
 
 class Places:
@@ -66,6 +67,7 @@ class Places:
         "num_bytes",
         "rows",
         "starts",
+        "table",
         "text",
         "unpack",
     )
@@ -80,6 +82,10 @@ class Places:
         self.rows = rows.data.cast("B")
         self.starts = starts.data
         self.kinds = kinds.data
+        self.table: Ints | None = None
+        """All rows, where all are alike."""
+        if len(names) == 1:
+            self.table = rows.reshape(len(kinds), -1)
         self.names = names
         forms = {len(some): Struct(f"{_HEAD + 2 * len(some)}q") for some in names}
         self._forms = [forms[len(some)] for some in names]
@@ -323,6 +329,44 @@ class LocalShard:
             data = self._pread(span.start, span.stop - span.start, meter)
             cut_spans(sample, [span], [data])
         return sample
+
+    def read_rows(self, rows: Ints, meter: Meter) -> list[Sample]:
+        """Read samples at any places, one ``pread`` each if they are small.
+
+        Raises:
+            StorageError: As `read_one`.
+        """
+        places = self.places
+        if places.table is None:
+            return [self.read_one(i, meter) for i in rows.tolist()]
+        (names,) = places.names
+        begun, pread, fd = self._begun, os.pread, self._fd
+        samples: list[Sample] = []
+        num_bytes = num_read = offset = 0
+        try:
+            for row in places.table[rows].tolist():
+                offset, size = row[0], row[1]
+                if size > _DIRECT_BYTES:
+                    samples.append(self._read_parts(names, row, meter))
+                    continue
+                data = pread(fd, size, offset)
+                if len(data) != size:
+                    data = self._read_rest(data, offset, size)
+                num_bytes += size
+                num_read += 1
+                sample = begun(row)
+                j = _HEAD
+                for name in names:
+                    sample[name] = data[row[j] : row[j + 1]]
+                    j += 2
+                samples.append(sample)
+        except OSError as error:
+            problem = f"at byte {offset}: {error.strerror}"
+            raise StorageError(self.url, problem) from error
+        finally:
+            meter.read_bytes += num_bytes
+            meter.read_requests += num_read
+        return samples
 
     def read_run(self, first: int, stop: int, meter: Meter) -> list[Sample]:
         """Read samples that lie one after the other, many by one read."""

@@ -7,7 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from functools import cached_property
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -151,6 +151,8 @@ class SampleReader:
         runs = zip(
             shards[starts].tolist(), positions[starts].tolist(), lengths, strict=True
         )
+        if self._is_local and 2 * len(starts) > len(positions):
+            return self._read_scattered(shards, positions)
         # Of stores all at once: each round would be a wait for an answer.
         at_once = _AT_ONCE if self._is_local else len(starts)
         samples: list[Sample] = []
@@ -178,6 +180,36 @@ class SampleReader:
                 for i in range(first, first + length):
                     far.append((len(samples), shard, i))
                     samples.append({})
+        if far:
+            _read_far(far, samples, self._cache)
+        return samples
+
+    def _read_scattered(self, shards: Ints, positions: Ints) -> list[Sample]:
+        """Read shard by shard, front to back: what lies near is in the caches yet."""
+        order = np.lexsort((positions, shards))
+        numbers = shards[order]
+        starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1]))
+        groups = zip(
+            numbers[starts].tolist(),
+            starts.tolist(),
+            [*starts[1:].tolist(), len(order)],
+            strict=True,
+        )
+        meter = current_meter()
+        samples: list[Sample] = [{} for _ in order]
+        far: list[tuple[int, _RemoteShard, int]] = []
+        while some := list(islice(groups, _AT_ONCE)):
+            opened = self._opened({number for number, _, _ in some})
+            for number, start, stop in some:
+                shard = opened[number]
+                mine = order[start:stop]
+                places, rows = mine.tolist(), positions[mine]
+                if isinstance(shard, LocalShard):
+                    read = shard.read_rows(rows, meter)
+                    for at, sample in zip(places, read, strict=True):
+                        samples[at] = sample
+                else:
+                    far += zip(places, repeat(shard), rows.tolist(), strict=False)
         if far:
             _read_far(far, samples, self._cache)
         return samples
