@@ -341,6 +341,8 @@ class LocalShard:
             return [self.read_one(i, meter) for i in rows.tolist()]
         (names,) = places.names
         begun, pread, fd = self._begun, os.pread, self._fd
+        url, text = self.url, places.text or ""
+        is_plain = self._is_named and places.text is not None
         samples: list[Sample] = []
         num_bytes = num_read = offset = 0
         try:
@@ -354,7 +356,11 @@ class LocalShard:
                     data = self._read_rest(data, offset, size)
                 num_bytes += size
                 num_read += 1
-                sample = begun(row)
+                sample: Sample
+                if is_plain:
+                    sample = {"__key__": text[row[2] : row[3]], "__url__": url}
+                else:
+                    sample = begun(row)
                 j = _HEAD
                 for name in names:
                     sample[name] = data[row[j] : row[j + 1]]

@@ -136,9 +136,7 @@ class EpochOrder:
         Raises:
             UsageError: There are no such positions.
         """
-        if not 0 <= start <= stop <= self.num_samples:
-            problem = f"are not all within the {self.num_samples} of an epoch"
-            raise UsageError(f"positions {start} to {stop}", problem)
+        self._check(start, stop)
         return self._find(np.arange(start, stop, dtype=np.int64))
 
     def places_at(self, positions: ArrayLike) -> Places:
@@ -149,9 +147,13 @@ class EpochOrder:
         """
         wanted = np.array(positions, np.int64).reshape(-1)
         if len(wanted):
-            self.places(int(wanted.min()), int(wanted.min()))
-            self.places(int(wanted.max()), int(wanted.max()) + 1)
+            self._check(int(wanted.min()), int(wanted.max()) + 1)
         return self._find(wanted)
+
+    def _check(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.num_samples:
+            problem = f"are not all within the {self.num_samples} of an epoch"
+            raise UsageError(f"positions {start} to {stop}", problem)
 
     def _find(self, positions: Ints) -> Places:
         shard, row = self._on_line(positions)

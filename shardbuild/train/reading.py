@@ -7,7 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from functools import cached_property
-from itertools import islice, repeat
+from itertools import islice, pairwise, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -187,29 +187,26 @@ class SampleReader:
     def _read_scattered(self, shards: Ints, positions: Ints) -> list[Sample]:
         """Read shard by shard, front to back: what lies near is in the caches yet."""
         order = np.lexsort((positions, shards))
-        numbers = shards[order]
-        starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1]))
-        groups = zip(
-            numbers[starts].tolist(),
-            starts.tolist(),
-            [*starts[1:].tolist(), len(order)],
-            strict=True,
-        )
+        numbers, rows = shards[order], positions[order]
+        starts = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
+        bounds = [0, *starts.tolist(), len(order)]
+        groups = zip(numbers[bounds[:-1]].tolist(), pairwise(bounds), strict=True)
+        places = order.tolist()
         meter = current_meter()
-        samples: list[Sample] = [{} for _ in order]
+        samples: list[Any] = [None] * len(places)
         far: list[tuple[int, _RemoteShard, int]] = []
         while some := list(islice(groups, _AT_ONCE)):
-            opened = self._opened({number for number, _, _ in some})
-            for number, start, stop in some:
+            opened = self._opened({number for number, _ in some})
+            for number, (start, stop) in some:
                 shard = opened[number]
-                mine = order[start:stop]
-                places, rows = mine.tolist(), positions[mine]
+                mine = places[start:stop]
                 if isinstance(shard, LocalShard):
-                    read = shard.read_rows(rows, meter)
-                    for at, sample in zip(places, read, strict=True):
+                    read = shard.read_rows(rows[start:stop], meter)
+                    for at, sample in zip(mine, read, strict=True):
                         samples[at] = sample
                 else:
-                    far += zip(places, repeat(shard), rows.tolist(), strict=False)
+                    wanted = rows[start:stop].tolist()
+                    far += zip(mine, repeat(shard), wanted, strict=False)
         if far:
             _read_far(far, samples, self._cache)
         return samples
