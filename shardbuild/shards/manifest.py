@@ -28,6 +28,7 @@ __all__ = [
     "load_manifest",
     "make_manifest",
     "manifest_url",
+    "names_manifest",
     "report_url",
     "save_manifest",
 ]
@@ -259,6 +260,16 @@ def report_url(pattern: str) -> str:
     'out/train.report.json'
     """
     return _beside(pattern, ".report.json")
+
+
+def names_manifest(spec: str) -> bool:
+    """Whether a url spec without braces is the url of a manifest.
+
+    >>> names_manifest("s3://b/train.json"), names_manifest("s3://b/*.json")
+    (True, False)
+    """
+    is_pattern = spec.startswith(("@", "pipe:")) or any(sign in spec for sign in "*?[")
+    return spec.lower().endswith(".json") and not is_pattern
 
 
 def load_manifest(

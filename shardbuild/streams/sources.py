@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shardbuild.shards.manifest import load_manifest
+from shardbuild.shards.manifest import load_manifest, names_manifest
 from shardbuild.shards.reader import read_samples
 from shardbuild.storage.braces import expand_braces
 from shardbuild.storage.urls import expand_urls
@@ -178,15 +178,10 @@ class ShardSource:
         specs = [self.urls] if isinstance(self.urls, str) else self.urls
         counts: dict[str, int] = {}
         for url in (url for spec in specs for url in expand_braces(spec)):
-            if not _names_manifest(url):
+            if not names_manifest(url):
                 return None
             manifest = load_manifest(url, storage_options=self.storage_options)
             urls = expand_urls(url, self.storage_options)
             shards = zip(urls, manifest.shards, strict=True)
             counts |= {shard: facts.num_samples for shard, facts in shards}
         return counts
-
-
-def _names_manifest(url: str) -> bool:
-    is_pattern = url.startswith(("@", "pipe:")) or any(sign in url for sign in "*?[")
-    return url.lower().endswith(".json") and not is_pattern

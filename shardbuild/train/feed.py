@@ -30,6 +30,8 @@ __all__ = ["Feed", "Options", "Setting"]
 logger = logging.getLogger(__name__)
 
 _REMOTE_THREADS = 8
+_PIECE = 32
+"""Most samples that a thread takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,10 @@ class Feed:
         source = self._setting.source(at)
         size = options.global_batch // options.world
         num_threads = self._num_threads(num_workers)
-        num_pieces = min(max(num_threads, 1), size)
+        num_pieces = 1
+        if num_threads:
+            # None so long that the end of an interrupted feed has to wait for it.
+            num_pieces = min(size, max(num_threads, -(-size // _PIECE)))
         under_way: deque[Work] = deque()
 
         def pieces() -> Generator[list[Any]]:

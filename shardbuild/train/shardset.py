@@ -14,7 +14,7 @@ import numpy as np
 from shardbuild.errors import ManifestError, UsageError
 from shardbuild.shards.compress import compression_of
 from shardbuild.shards.index import index_url, load_index
-from shardbuild.shards.manifest import ShardColumns
+from shardbuild.shards.manifest import ShardColumns, names_manifest
 from shardbuild.storage.braces import expand_braces
 from shardbuild.storage.parallel import map_parallel
 from shardbuild.storage.publish import read_bytes
@@ -251,15 +251,10 @@ def _parts(
 ) -> Iterator[_Part | None]:
     for spec in specs:
         for url in expand_braces(spec):
-            if _names_manifest(url):
+            if names_manifest(url):
                 yield _manifest_part(url, options)
             else:
                 yield _listed_part(expand_urls(url, options), options)
-
-
-def _names_manifest(url: str) -> bool:
-    is_pattern = url.startswith(("@", "pipe:")) or any(sign in url for sign in "*?[")
-    return url.lower().endswith(".json") and not is_pattern
 
 
 def _manifest_part(url: str, options: StorageOptions | None) -> _Part | None:
