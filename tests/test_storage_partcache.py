@@ -407,4 +407,4 @@ def test_neither_memory_nor_files_grow(folder):
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 50_000
-    assert len(os.listdir("/proc/self/fd")) == open_before  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= open_before  # noqa: PTH208
