@@ -647,6 +647,25 @@ class TestMixture:
             with pytest.raises(StateError, match="mixture"):
                 feed.load_state_dict({**feed.state_dict(), "mixture": mixture})
 
+    def test_bad_samples_are_replaced_by_the_next_of_their_data_set(self, sets):
+        bad = sets[0].map(fails_for({"a000/0001"}))
+        feed = sb.Mixture([bad, sets[1]], [1, 1]).feed(4, last="mask")
+        batch = next(iter(feed))
+        assert keys_of(batch) == ["a000/0000", "b000/0000", "a000/0002", "b000/0001"]
+        assert batch.mask.tolist() == [True, True, False, True]
+        assert [(one.position, one.key) for one in feed.skipped] == [(1, "a000/0001")]
+
+    def test_what_has_no_index_or_no_samples_is_refused(self, sets, folder):
+        write_set(folder, [2], "alone")
+        Path(folder, "alone-000.tar.npz").unlink()
+        bare = sb.Dataset(f"{folder}/alone-000.tar")
+        with pytest.raises(UsageError, match="shardbuild index"):
+            sb.Mixture([sets[0], bare])
+        with pytest.raises(UsageError, match="epoch_samples 0"):
+            sb.Mixture(sets, epoch_samples=0)
+        with pytest.raises(UsageError, match="weights: 0 for 0"):
+            sb.Mixture([])
+
     def test_wrong_weights_are_refused(self, sets):
         for weights in ([1], [1, -1], [0, 0]):
             with pytest.raises(UsageError):

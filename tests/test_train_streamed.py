@@ -12,7 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shardbuild as sb
-from shardbuild.errors import SampleError, StateError, TruncatedShardError
+from shardbuild.errors import (
+    SampleError,
+    StateError,
+    TruncatedShardError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,6 +172,10 @@ class TestState:
 
 
 class TestErrors:
+    def test_there_is_nothing_to_explain(self, urls):
+        with pytest.raises(UsageError, match="shardbuild index"):
+            sb.Dataset(urls).feed(4).explain()
+
     def test_a_truncated_shard_is_an_error(self, tmp_path):
         urls = write_bare(tmp_path)
         path = tmp_path / "b-002.tar"

@@ -318,17 +318,35 @@ class LocalShard:
         """Read a sample that is long; large fields straight into their bytes."""
         sample = self._begun(row)
         small: list[tuple[str, int, int]] = []
-        for field in fields_of(names, row):
-            name, start, stop = field
+        origin, last, j = row[0], 0, _HEAD
+        for name in names:
+            start, stop = row[j], row[j + 1]
+            j += 2
             if stop - start > _DIRECT_BYTES:
-                sample[name] = self._pread(start, stop - start, meter)
-            else:
-                sample[name] = b""  # its place among the fields
-                small.append(field)
-        for span in plan_spans(small):
-            data = self._pread(span.start, span.stop - span.start, meter)
-            cut_spans(sample, [span], [data])
+                sample[name] = self._pread(origin + start, stop - start, meter)
+                continue
+            sample[name] = b""  # its place among the fields
+            if small and not 0 <= start - last <= _GAP_BYTES:
+                self._read_small(sample, small, origin, meter)
+                small = []
+            small.append((name, start, stop))
+            last = stop
+        if small:
+            self._read_small(sample, small, origin, meter)
         return sample
+
+    def _read_small(
+        self,
+        sample: Sample,
+        fields: list[tuple[str, int, int]],
+        origin: int,
+        meter: Meter,
+    ) -> None:
+        """Read fields that lie near each other at once."""
+        first = fields[0][1]
+        data = self._pread(origin + first, fields[-1][2] - first, meter)
+        for name, start, stop in fields:
+            sample[name] = data[start - first : stop - first]
 
     def read_rows(self, rows: Ints, meter: Meter) -> list[Sample]:
         """Read samples at any places, one ``pread`` each if they are small.

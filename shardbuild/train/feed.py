@@ -159,16 +159,6 @@ class Feed:
             raise TypeError(f"{self._setting.name}: {problem}")
         return self._steps().count()
 
-    @property
-    def num_steps_left(self) -> int:
-        """Steps from here to the end of the epoch.
-
-        Raises:
-            TypeError: As ``len``.
-        """
-        len(self)
-        return self._steps().count(self._state.consumed)
-
     def _steps(self) -> Steps:
         num_positions = self._setting.num_positions(self.epoch)
         return Steps(
