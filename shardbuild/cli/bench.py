@@ -66,7 +66,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--peers",
         action="store_true",
-        help="measure others too (extra `bench`, or `bench-torch`)",
+        help="measure others too (extra `bench`)",
     )
     parser.add_argument(
         "--rounds", type=count, default=5, metavar="N", help="default: 5"
