@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from itertools import islice
 from typing import Any
 
@@ -204,10 +205,11 @@ class Fails:
 
 
 class Formats(Exception):  # noqa: N818  # as other people's are
-    """Does not survive pickling: its `args` are not what it is made of."""
+    """Cannot be pickled, as it holds a lock."""
 
     def __init__(self, name: str, number: int) -> None:
         super().__init__(f"{name} has {number}")
+        self.lock = threading.Lock()
 
 
 @pytest.mark.parametrize("options", [{}, {"persistent_workers": True}])
