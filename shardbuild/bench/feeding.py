@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from shardbuild.shards.samples import Sample
+    from shardbuild.train.feed import Feed
 
 __all__ = [
     "WORKLOADS",
     "feed_case",
     "in_lists",
     "litdata_folder",
+    "open_feed",
     "take_all",
     "unpadded",
 ]
@@ -111,7 +113,7 @@ def in_lists(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def take_all(batches: Iterable[Any]) -> None:
-    """Take batches as a training does: one is let go when the next one is there."""
+    """Take batches; each is let go before the next one is asked for."""
     for batch in batches:
         del batch
 
@@ -122,20 +124,25 @@ def unpadded(batches: Iterable[Any]) -> Iterator[Sample]:
         yield from itertools.compress(batch, batch.mask)
 
 
-def _fed_by_us(name: str, case: Case, *, shuffle: bool) -> Contestant:
-    """Make a contestant that takes the batches of an epoch from a new feed."""
+def open_feed(case: Case, batch: int, *, shuffle: bool) -> Feed:
+    """Open a new feed of all samples, in batches of so many, masked at the end."""
     from shardbuild.train.dataset import Dataset
 
-    def feed() -> Any:
-        dataset = Dataset(case.extra["manifest"])
-        return dataset.feed(
-            global_batch=case.extra["batch"],
-            shuffle=shuffle,
-            seed=case.scene.seed,
-            rank=0,
-            world=1,
-            last="mask",
-        )
+    return Dataset(case.extra["manifest"]).feed(
+        global_batch=batch,
+        shuffle=shuffle,
+        seed=case.scene.seed,
+        rank=0,
+        world=1,
+        last="mask",
+    )
+
+
+def _fed_by_us(name: str, case: Case, *, shuffle: bool) -> Contestant:
+    """Make a contestant that takes the batches of an epoch from a new feed."""
+
+    def feed() -> Feed:
+        return open_feed(case, case.extra["batch"], shuffle=shuffle)
 
     def run() -> None:
         with closing(feed()) as batches:

@@ -11,6 +11,7 @@ from shardbuild.bench.feeding import (
     feed_case,
     in_lists,
     litdata_folder,
+    open_feed,
     take_all,
     unpadded,
 )
@@ -25,6 +26,8 @@ from shardbuild.bench.workloads import Case, Scene, Workload, check_any_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from shardbuild.train.feed import Feed
 
 __all__ = ["WORKLOADS"]
 
@@ -57,17 +60,8 @@ def _baseline(case: Case) -> Sequence[Contestant]:
 
 
 def _loaded_by_us(name: str, case: Case, *, shuffle: bool) -> Contestant:
-    from shardbuild.train.dataset import Dataset
-
-    def feed() -> Any:
-        return Dataset(case.extra["manifest"]).feed(
-            global_batch=BATCH,
-            shuffle=shuffle,
-            seed=case.scene.seed,
-            rank=0,
-            world=1,
-            last="mask",
-        )
+    def feed() -> Feed:
+        return open_feed(case, BATCH, shuffle=shuffle)
 
     def run() -> None:
         with closing(feed()) as fed:

@@ -24,9 +24,21 @@ if TYPE_CHECKING:
     from shardbuild.storage.urls import StorageOptions
     from shardbuild.streams.splitters import Splitter
 
-__all__ = ["ShardSource", "Source", "samples_of"]
+__all__ = ["ShardSource", "Source", "only_fields", "samples_of"]
 
 AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def only_fields(sample: Sample, fields: tuple[str, ...] | None) -> Sample:
+    """The key, the url and these fields of a sample; all of it, if fields is None.
+
+    >>> only_fields({"__key__": "a", "cls": b"3", "txt": b"x"}, ("cls", "jpg"))
+    {'__key__': 'a', 'cls': b'3'}
+    """
+    if fields is None:
+        return sample
+    names = ("__key__", "__url__", *fields)
+    return {name: sample[name] for name in names if name in sample}
 
 
 class Source(Protocol):
@@ -147,11 +159,7 @@ class ShardSource:
         with closing(reading) as samples:
             for sample in samples:
                 sample["__url__"] = url
-                yield sample if self.fields is None else self._wanted(sample)
-
-    def _wanted(self, sample: Sample) -> Sample:
-        names = ("__key__", "__url__", *(self.fields or ()))
-        return {name: sample[name] for name in names if name in sample}
+                yield only_fields(sample, self.fields)
 
     def length(self, epoch: int) -> int | None:
         """The samples of this node's shards, for all its workers together."""

@@ -56,7 +56,7 @@ def to_bag(dataset: Dataset, npartitions: int | None = None) -> Bag:
 
 def _bounds(dataset: Dataset, npartitions: int | None) -> list[int]:
     """Where the partitions begin, and the end of all."""
-    counts = dataset._indexed().counts
+    counts = dataset.catalog().counts
     num_samples = int(counts.sum())
     if npartitions is None:
         ends = np.cumsum(counts[counts > 0])

@@ -10,11 +10,10 @@ import numpy as np
 
 from shardbuild.errors import Handler, SampleError, UsageError, reraise_exception
 from shardbuild.streams.fluid import Pipeline
-from shardbuild.streams.lengths import length_after
 from shardbuild.streams.sources import ShardSource
 from shardbuild.streams.splitters import (
     Splitter,
-    current_place,
+    place_of_node,
     single_node_only,
     split_by_worker,
 )
@@ -135,7 +134,12 @@ class Dataset(Pipeline):
         catalog: Catalog | None = known["catalog"]
         return catalog
 
-    def _indexed(self) -> Catalog:
+    def catalog(self) -> Catalog:
+        """What is known of the shards and their samples.
+
+        Raises:
+            UsageError: The shards have no index.
+        """
         catalog = self._catalog()
         if catalog is None:
             problem = "not all of its shards have an index: shardbuild index"
@@ -153,7 +157,7 @@ class Dataset(Pipeline):
             return self._source
         known = self._source._known
         if "by_place" not in known:
-            known["by_place"] = _selected(self._source, self._indexed())
+            known["by_place"] = _selected(self._source, self.catalog())
         source: SelectedSource = known["by_place"]
         return source
 
@@ -173,12 +177,9 @@ class Dataset(Pipeline):
         except TypeError:
             if self._source.length_said is not True or not self.has_index:
                 raise
-        length = self._by_place().length(self._next_epoch)
-        for stage in self._stages:
-            length = length_after(stage, length)
-        if length is None:
-            return super().__len__()
-        return length
+        indexed = self.at_epoch(self._next_epoch)
+        indexed._source = self._by_place()
+        return Pipeline.__len__(indexed)
 
     @overload
     def __getitem__(self, place: int | str) -> Any: ...
@@ -198,7 +199,7 @@ class Dataset(Pipeline):
             UsageError: The shards have no index, or a stage does not make one sample
                 of each.
         """
-        catalog = self._indexed()
+        catalog = self.catalog()
         if isinstance(place, slice):
             return self._with_source(_selected(self._source, catalog[place]))
         if isinstance(place, str):
@@ -214,7 +215,7 @@ class Dataset(Pipeline):
             IndexError: There is no such number.
             SampleError: A sample is bad.
         """
-        catalog = self._indexed()
+        catalog = self.catalog()
         return self._read([catalog.place(operator.index(i)) for i in numbers])
 
     def _read(self, places: list[tuple[int, int]]) -> list[Any]:
@@ -238,7 +239,7 @@ class Dataset(Pipeline):
             UsageError: The shards have no index.
             ValueError: What the condition gives is no array of one truth a sample.
         """
-        catalog = self._indexed().where(condition)
+        catalog = self.catalog().where(condition)
         return self._with_source(_selected(self._source, catalog))
 
     def fields(self, *names: str) -> Self:
@@ -328,7 +329,7 @@ class Dataset(Pipeline):
         Raises:
             UsageError: The shards have no index, or an option is out of range.
         """
-        return strand_of(self._indexed(), self._choice(**order))
+        return strand_of(self.catalog(), self._choice(**order))
 
     def _choice(self, **order: Unpack[OrderOptions]) -> Choice:
         check_stages(self._stages)
@@ -388,6 +389,5 @@ def feed_options(  # those of a feed
     if (rank is None) != (world is None):
         raise UsageError(f"rank {rank}, world {world}", "say both, or none")
     if rank is None or world is None:
-        place = current_place()
-        rank, world = place.rank, place.world_size
+        rank, world = place_of_node()
     return Options(global_batch, rank, world, last, threads, collate)

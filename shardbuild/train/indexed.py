@@ -9,7 +9,7 @@ import numpy as np
 
 from shardbuild.errors import StateError, UsageError
 from shardbuild.train.batches import Facts
-from shardbuild.train.positions import Draw, Last, Share, Step, Steps
+from shardbuild.train.positions import Draw, Share, Step, Steps
 from shardbuild.train.strand import Results, Strand
 from shardbuild.train.work import Work
 
@@ -93,10 +93,6 @@ class IndexedSource:
         self.mixing = mixing
         self.num_positions = num_positions
         self._num_lanes = [strand.num_lanes for strand in strands]
-
-    def steps(self, global_batch: int, last: Last) -> Steps:
-        """How an epoch is cut."""
-        return Steps(self.num_positions, global_batch, last)
 
     def work(
         self, at: FeedState, steps: Steps, share: Share, num_pieces: int

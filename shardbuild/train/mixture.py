@@ -68,9 +68,7 @@ class Mixture:
         if epoch_samples is not None and epoch_samples < 1:
             raise UsageError(f"epoch_samples {epoch_samples}", "is not positive")
         for dataset in self._datasets:
-            if not dataset.has_index:
-                problem = "not all of its shards have an index: shardbuild index"
-                raise UsageError(dataset.name, problem)
+            dataset.catalog()  # refuses one without an index now
 
     def feed(  # those of a data set's feed
         self,

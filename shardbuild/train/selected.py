@@ -34,13 +34,13 @@ class SelectedSource(ShardSource):
     def reader(self) -> SampleReader:
         """What reads samples for all who ask for some, opened once."""
         if "reader" not in self._known:
-            self._known["reader"] = SampleReader(
-                self.catalog,
-                fields=self.fields,
-                storage_options=self.storage_options,
-            )
+            self._known["reader"] = self._new_reader()
         reader: SampleReader = self._known["reader"]
         return reader
+
+    def _new_reader(self) -> SampleReader:
+        options = self.storage_options
+        return SampleReader(self.catalog, fields=self.fields, storage_options=options)
 
     def close(self) -> None:
         """Close what the reader opened."""
@@ -50,13 +50,7 @@ class SelectedSource(ShardSource):
     def samples(self, epoch: int) -> Iterator[Sample]:
         """The samples of this process's shards."""
         numbers = self._numbers()
-        with closing(
-            SampleReader(
-                self.catalog,
-                fields=self.fields,
-                storage_options=self.storage_options,
-            )
-        ) as reader:
+        with closing(self._new_reader()) as reader:
             for url in self.shard_urls(epoch):
                 number = numbers[url][0]
                 numbers[url].rotate(-1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from shardbuild.errors import StateError, UsageError
+from shardbuild.streams.sources import only_fields
 from shardbuild.train.applying import NoResult, apply_stages
 from shardbuild.train.batches import Facts
 from shardbuild.train.lanes import LaneStream
@@ -160,7 +161,9 @@ class StreamedSource:
         Raises:
             SampleError: More than ``max_bad`` in a row are bad.
         """
-        samples = [self._wanted(s) for s in piece.batch[piece.start : piece.stop]]
+        samples = [
+            only_fields(s, self.fields) for s in piece.batch[piece.start : piece.stop]
+        ]
         values = apply_stages(self.stages, samples)
         bad = [at for at, value in enumerate(values) if isinstance(value, NoResult)]
         skipped: list[Skipped] = []
@@ -175,13 +178,7 @@ class StreamedSource:
     def _following(self, piece: _Piece, at: int) -> Iterator[Candidate]:
         others = [*range(at + 1, len(piece.batch)), *range(at)]
         for other in others[: self.max_bad]:
-            yield piece.candidate(other, self._wanted(piece.batch[other]))
-
-    def _wanted(self, sample: Sample) -> Sample:
-        if self.fields is None:
-            return sample
-        names = ("__key__", "__url__", *self.fields)
-        return {name: sample[name] for name in names if name in sample}
+            yield piece.candidate(other, only_fields(piece.batch[other], self.fields))
 
     def close(self) -> None:
         """Nothing stays open between epochs."""
