@@ -70,11 +70,14 @@ def without_traces(found: dict[str, str]) -> dict[str, str]:
 
 
 def committed_shards(out: Path) -> dict[str, int]:
-    """Shards that a task has committed, with the inode of each."""
-    commits = out / ".s.build" / "commits"
-    names = [path.stem for path in commits.glob("*.json")]
-    numbers = [n.split("-")[1] for n in names if n.startswith(("write-", "stream-"))]
-    shards = [out / f"s-{number}.tar" for number in numbers]
+    """Shards that a task, or the manifest, has committed, with the inode of each."""
+    if (out / "s.json").exists():  # a run killed after this may be removing its state
+        shards = list(out.glob("s-*.tar"))
+    else:
+        commits = out / ".s.build" / "commits"
+        names = [path.stem for path in commits.glob("*.json")]
+        numbers = [n.split("-")[1] for n in names if n.startswith(("write-", "stream-"))]
+        shards = [out / f"s-{number}.tar" for number in numbers]
     return {path.name: path.stat().st_ino for path in shards if path.exists()}
 
 
@@ -105,7 +108,7 @@ class TestKilledProcessGroup:
                 clear(tmp_path)
                 continue
             after = committed_shards(tmp_path)
-            assert before.items() <= after.items() or not after
+            assert before.items() <= after.items()
             assert_nothing_final_is_partial(tmp_path)
         report = sb.convert(source, pattern, scheduler="sync", **options_of(method))
         check_resumed(tmp_path, report, expected)
