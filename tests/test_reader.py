@@ -470,6 +470,20 @@ class TestCanonical:
             changed = data[:offset] + b"x" + data[offset + 1 :]
             assert not scan_stream(io.BytesIO(changed), "u").canonical
 
+    @pytest.mark.parametrize("behind", [1, 2, 40])
+    def test_what_lies_behind_every_name_is_noticed(self, behind: int) -> None:
+        samples = make_samples(60)
+        data = _owned(make_tar(entries_of(samples)))
+        index = scan_stream(io.BytesIO(data), "u")
+        assert index.canonical
+        for i, sample in enumerate(samples[:50]):  # the last ones are read one by one
+            field, payload, _ = index.members(i)[-1]
+            end = len(f"{sample['__key__']}.{field}")
+            data = _with_header(data, payload - BLOCK, end + behind, b"x")
+        found = scan_stream(io.BytesIO(data), "u")
+        assert not found.canonical
+        assert found.keys() == index.keys()
+
     @pytest.mark.parametrize("count", [3, 50])
     @pytest.mark.parametrize(
         "names",

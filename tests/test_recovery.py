@@ -76,7 +76,9 @@ def committed_shards(out: Path) -> dict[str, int]:
     else:
         commits = out / ".s.build" / "commits"
         names = [path.stem for path in commits.glob("*.json")]
-        numbers = [n.split("-")[1] for n in names if n.startswith(("write-", "stream-"))]
+        numbers = [
+            n.split("-")[1] for n in names if n.startswith(("write-", "stream-"))
+        ]
         shards = [out / f"s-{number}.tar" for number in numbers]
     return {path.name: path.stat().st_ino for path in shards if path.exists()}
 

@@ -56,8 +56,12 @@ def _case(scene: Scene) -> Case:
         functools.cache(lambda: [resize_photo(sample) for sample in plain.samples()]),
         plain.num_samples,
         plain.num_bytes,
-        extra={"jpegs": [sample["jpg"] for sample in plain.samples()]},
+        extra={"photos": plain.samples},
     )
+
+
+def _jpegs(case: Case) -> list[bytes]:
+    return [sample["jpg"] for sample in case.extra["photos"]()]
 
 
 def _codec(jpegs: Sequence[bytes]) -> None:
@@ -75,9 +79,10 @@ def _codec_on_file(path: Path, sizes: Sequence[int]) -> None:
 def _bare_processes(case: Case) -> Contestant:
     """Make the floor: as many bare processes as there are workers."""
     num_workers = case.scene.num_workers
+    all_jpegs = _jpegs(case)
     parts = []
     for number in range(num_workers):
-        jpegs = case.extra["jpegs"][number::num_workers]
+        jpegs = all_jpegs[number::num_workers]
         path = case.folder / f"jpegs-{number}"
         path.write_bytes(b"".join(jpegs))
         parts.append((path, [len(content) for content in jpegs]))
@@ -123,7 +128,7 @@ def _convert_by_us(case: Case, scheduler: str | None, folder: Path) -> None:
 
 
 def _bare_codec(case: Case) -> Sequence[Contestant]:
-    return [Contestant("bare codec", functools.partial(_codec, case.extra["jpegs"]))]
+    return [Contestant("bare codec", functools.partial(_codec, _jpegs(case)))]
 
 
 def _alone(case: Case) -> Sequence[Contestant]:
@@ -205,6 +210,7 @@ WORKLOADS = [
         2_000,
         _loop,
         warm_up=False,
+        is_alone=True,
     ),
     Workload(
         "convert-workers",

@@ -138,5 +138,6 @@ WORKLOADS = [
         _ours,
         "img",
         1_000,
+        is_alone=True,
     )
 ]

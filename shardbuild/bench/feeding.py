@@ -51,13 +51,13 @@ memory, still in the processor's cache, to the next one, and no training does th
 
 def feed_case(scene: Scene, size: str) -> Case:
     """Make a case of all samples of a size in shards with indexes and a manifest."""
-    from shardbuild.shards.index import save_index
-    from shardbuild.shards.manifest import ShardFacts, make_manifest, save_manifest
-    from shardbuild.shards.reader import scan_shard
-
     case = shards_case(scene, size, scene.shards(size, NUM_SHARDS))
     manifest = f"{scene.folder}/{size}-of-{NUM_SHARDS:03d}.json"
     if not Path(manifest).exists():
+        from shardbuild.shards.index import save_index
+        from shardbuild.shards.manifest import ShardFacts, make_manifest, save_manifest
+        from shardbuild.shards.reader import scan_shard
+
         shards = []
         for url in case.urls:
             index = scan_shard(url)
@@ -218,6 +218,7 @@ WORKLOADS = [
         "small",
         50_000,
         _peers,
+        is_alone=True,
     ),
     Workload(
         "feed-img",
@@ -228,5 +229,6 @@ WORKLOADS = [
         "img",
         4_000,
         _peers,
+        is_alone=True,
     ),
 ]

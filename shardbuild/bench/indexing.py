@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardbuild.bench.peers import (
@@ -25,11 +26,12 @@ __all__ = ["WORKLOADS"]
 
 
 def _case(scene: Scene, size: str) -> Case:
-    from shardbuild.shards.index import save_index
-    from shardbuild.shards.reader import scan_shard
-
     case = dialects_case(scene, size, "ustar")
-    save_index(scan_shard(case.urls[0]), case.urls[0])
+    if not Path(f"{case.urls[0]}.npz").exists():
+        from shardbuild.shards.index import save_index
+        from shardbuild.shards.reader import scan_shard
+
+        save_index(scan_shard(case.urls[0]), case.urls[0])
     order = list(range(case.num_samples))
     random.Random(scene.seed).shuffle(order)
     return Case(
@@ -44,12 +46,15 @@ def _case(scene: Scene, size: str) -> Case:
 
 def _shuffled(case: Case) -> Case:
     """Make the same case with the truth in the order of the positions."""
-    samples = list(case.samples())
-    order = case.extra["order"]
+
+    def truth() -> Iterator[Sample]:
+        samples = list(case.samples())
+        return (samples[position] for position in case.extra["order"])
+
     return Case(
         case.scene,
         case.urls,
-        lambda: (samples[position] for position in order),
+        truth,
         case.num_samples,
         case.num_bytes,
     )
@@ -104,6 +109,7 @@ WORKLOADS = [
         "small",
         50_000,
         _peers,
+        is_alone=True,
     ),
     Workload(
         "index-img",
@@ -114,5 +120,6 @@ WORKLOADS = [
         "img",
         4_000,
         _peers,
+        is_alone=True,
     ),
 ]

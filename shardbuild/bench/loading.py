@@ -110,6 +110,7 @@ WORKLOADS = [
         "small",
         50_000,
         _peers,
+        is_alone=True,
     ),
     Workload(
         "loader-img",
@@ -120,5 +121,6 @@ WORKLOADS = [
         "img",
         4_000,
         _peers,
+        is_alone=True,
     ),
 ]

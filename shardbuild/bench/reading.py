@@ -169,6 +169,7 @@ WORKLOADS = [
         "small",
         50_000,
         _peers_and_wids,
+        is_alone=True,
     ),
     Workload(
         "read-img",
@@ -179,6 +180,7 @@ WORKLOADS = [
         "img",
         4_000,
         _peers_and_wids,
+        is_alone=True,
     ),
     Workload(
         "read-pax",
@@ -189,6 +191,7 @@ WORKLOADS = [
         "small",
         50_000,
         _peers_and_wids,
+        is_alone=True,
     ),
     Workload(
         "read-odd",
@@ -199,6 +202,7 @@ WORKLOADS = [
         "small",
         12_500,
         _peers,
+        is_alone=True,
     ),
     Workload(
         "read-gz",
@@ -209,6 +213,7 @@ WORKLOADS = [
         "small",
         50_000,
         _packed_peers,
+        is_alone=True,
     ),
     Workload(
         "read-zst",
@@ -219,5 +224,6 @@ WORKLOADS = [
         "small",
         50_000,
         _packed_peers,
+        is_alone=True,
     ),
 ]

@@ -8,10 +8,11 @@ import platform
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shardbuild.bench.alone import Loner
 from shardbuild.bench.peers import versions
 from shardbuild.bench.targets import Verdict, judge
 from shardbuild.bench.timing import Contestant, Role, Timing, measure
@@ -87,12 +88,18 @@ def run_workload(
     """
     try:
         case = workload.prepare(scene)
+        if workload.is_alone:
+            scene.save(workload.size)
         groups: list[tuple[Role, Sequence[Contestant]]] = [
             ("baseline", workload.baseline(case)),
             ("ours", workload.ours(case)),
             ("peer", workload.peers(case) if with_peers else []),
         ]
-        contestants = [(role, each) for role, group in groups for each in group]
+        contestants = [
+            (role, _alone(workload, role, number, each, scene))
+            for role, group in groups
+            for number, each in enumerate(group)
+        ]
         timings = measure(contestants, num_rounds, warm_up=workload.warm_up)
     finally:
         scene.resources.close()
@@ -107,6 +114,17 @@ def run_workload(
         tuple(timings),
         tuple(judge(workload.name, timings)),
     )
+
+
+def _alone(
+    workload: Workload, role: Role, number: int, contestant: Contestant, scene: Scene
+) -> Contestant:
+    """Give the contestant that runs in a process of its own, if it has to."""
+    if not workload.is_alone:
+        return contestant
+    loner = Loner(workload.name, role, number, scene)
+    scene.resources.callback(loner.close)
+    return replace(contestant, run=loner.lap)
 
 
 _STARTED = (

@@ -7,19 +7,22 @@ import resource
 import statistics
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 __all__ = [
     "Contestant",
+    "Lap",
+    "Role",
     "Spread",
     "Timing",
     "compare",
     "fastest",
     "measure",
     "spread_of",
+    "time_lap",
 ]
 
 Role = Literal["baseline", "ours", "peer"]
@@ -29,13 +32,25 @@ def _nothing() -> None:
     """Do nothing: what a contestant without a check or a reset does."""
 
 
+class Lap(NamedTuple):
+    """What one run took."""
+
+    wall: float
+    """Seconds."""
+    cpu: float
+    """Seconds of all threads, and of the processes that were started and waited for."""
+    peak_bytes: int | None
+    """Of the processes that were watched."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contestant:
     """One way to do a workload's work."""
 
     name: str
-    run: Callable[[], int | None]
-    """The timed part. Returns the peak bytes of the processes it watched, if it did."""
+    run: Callable[[], int | Lap | None]
+    """The timed part. Returns the peak bytes of the processes it watched, if it did;
+    or what it took in the process that runs it."""
     check: Callable[[], None] = _nothing
     """Raises if the work was not done right. Called once, outside of the timed part."""
     reset: Callable[[], None] = _nothing
@@ -102,24 +117,29 @@ def _cpu_seconds() -> float:
     return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
+def time_lap(run: Callable[[], int | Lap | None]) -> Lap:
+    """Run and time a contestant once.
+
+    >>> time_lap(lambda: 5).peak_bytes
+    5
+    """
+    gc.collect()
+    cpu, wall = _cpu_seconds(), time.perf_counter()
+    found = run()
+    wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
+    return found if isinstance(found, Lap) else Lap(wall, cpu, found)
+
+
 class _Stopwatch:
     """The rounds of one contestant."""
 
     def __init__(self, contestant: Contestant) -> None:
         self.contestant = contestant
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-        self.peak_bytes: list[int] = []
+        self.laps: list[Lap] = []
 
     def run(self, *, is_checked: bool = False) -> None:
         self.contestant.reset()
-        gc.collect()
-        cpu, wall = _cpu_seconds(), time.perf_counter()
-        peak = self.contestant.run()
-        self.wall.append(time.perf_counter() - wall)
-        self.cpu.append(_cpu_seconds() - cpu)
-        if peak is not None:
-            self.peak_bytes.append(peak)
+        self.laps.append(time_lap(self.contestant.run))
         if is_checked:
             self.contestant.check()
         # What others made is not in the way of the next one.
@@ -129,9 +149,9 @@ class _Stopwatch:
         return Timing(
             self.contestant.name,
             role,
-            tuple(self.wall),
-            tuple(self.cpu),
-            tuple(self.peak_bytes),
+            tuple(lap.wall for lap in self.laps),
+            tuple(lap.cpu for lap in self.laps),
+            tuple(lap.peak_bytes for lap in self.laps if lap.peak_bytes is not None),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import functools
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -51,11 +52,31 @@ class Scene:
 
     @functools.cached_property
     def small(self) -> list[Sample]:
-        return make_small_samples(self.num_samples, self.seed)
+        return self._made("small", make_small_samples)
 
     @functools.cached_property
     def img(self) -> list[Sample]:
-        return make_photo_samples(self.num_photos, self.seed)
+        return self._made("img", make_photo_samples)
+
+    def _made(
+        self, size: str, make: Callable[[int, int], list[Sample]]
+    ) -> list[Sample]:
+        path = self._saved(size)
+        if path.exists():
+            with path.open("rb") as stream:
+                samples: list[Sample] = pickle.load(stream)  # noqa: S301  # `save`'s
+            return samples
+        return make(self.num_of(size), self.seed)
+
+    def _saved(self, size: str) -> Path:
+        return self.folder / f"{size}.samples"
+
+    def save(self, size: str) -> None:
+        """Let other processes, with an equal scene, find the samples of a size."""
+        if not self._saved(size).exists():
+            samples = self.samples(size)
+            with self._saved(size).open("wb") as stream:
+                pickle.dump(samples, stream, pickle.HIGHEST_PROTOCOL)
 
     def num_of(self, size: str) -> int:
         """Give the number of samples of a size."""
@@ -77,13 +98,14 @@ class Scene:
 
     def shards(self, size: str, num_shards: int) -> list[Path]:
         """Give the paths of the samples of a size in several shards."""
-        samples = self.samples(size)
-        step = -(-len(samples) // num_shards)
+        count = self.num_of(size)
+        step = -(-count // num_shards)
         paths = []
-        for number, start in enumerate(range(0, len(samples), step)):
+        for number, start in enumerate(range(0, count, step)):
             path = self.folder / f"{size}-{number:03d}-of-{num_shards:03d}.tar"
             if not path.exists():
-                write_tar(path, samples[start : start + step], DIALECTS["ustar"])
+                samples = self.samples(size)[start : start + step]
+                write_tar(path, samples, DIALECTS["ustar"])
             paths.append(path)
         return paths
 
@@ -108,12 +130,11 @@ class Case:
 
 def shards_case(scene: Scene, size: str, paths: Sequence[Path]) -> Case:
     """Make a case of all samples of a size in plain shards."""
-    samples = scene.samples(size)
     return Case(
         scene,
         urls=[str(path) for path in paths],
-        samples=lambda: samples,
-        num_samples=len(samples),
+        samples=lambda: scene.samples(size),
+        num_samples=scene.num_of(size),
         num_bytes=sum(path.stat().st_size for path in paths),
     )
 
@@ -121,17 +142,16 @@ def shards_case(scene: Scene, size: str, paths: Sequence[Path]) -> Case:
 def dialects_case(scene: Scene, size: str, *dialects: str) -> Case:
     """Make a case of one shard in each of some dialects, all with the same samples."""
     paths = [scene.shard(size, dialect) for dialect in dialects]
-    samples = scene.samples(size)
 
     def truth() -> Iterator[Sample]:
         for dialect in dialects:
-            yield from renamed(samples, DIALECTS[dialect])
+            yield from renamed(scene.samples(size), DIALECTS[dialect])
 
     return Case(
         scene,
         urls=[str(path) for path in paths],
         samples=truth,
-        num_samples=len(samples) * len(dialects),
+        num_samples=scene.num_of(size) * len(dialects),
         num_bytes=sum(path.stat().st_size for path in paths),
     )
 
@@ -167,6 +187,8 @@ class Workload:
     warm_up: bool = True
     starts_python: bool = False
     """Its contestants start processes of Python, which want bytecode."""
+    is_alone: bool = False
+    """Each contestant runs in a process of its own (`bench.alone`)."""
 
 
 def check_samples(url: str, got: Iterable[Sample], true: Iterable[Sample]) -> None:

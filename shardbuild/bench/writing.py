@@ -117,6 +117,7 @@ WORKLOADS = [
         "small",
         50_000,
         _peers,
+        is_alone=True,
     ),
     Workload(
         "write-img",
@@ -127,5 +128,6 @@ WORKLOADS = [
         "img",
         4_000,
         _peers,
+        is_alone=True,
     ),
 ]

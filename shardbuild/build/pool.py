@@ -58,7 +58,8 @@ class ProcessPool(ProcessPoolExecutor):
     def stop(self) -> None:
         """End the processes: tasks that are under way end between two samples."""
         for process in self._context.processes:
-            process.terminate()
+            if process.pid is not None:  # one that could not be started has none
+                process.terminate()
 
 
 class _Worker:

@@ -150,20 +150,36 @@ def _rows_of(index: ShardIndex, members: Ints, ends: Ints) -> tuple[Ints, Ints]:
     counts = np.diff(ends)
     starts = index.member_offset[members]
     stops = starts + index.member_size[members]
+    places = running_sum(counts * 2 + _HEAD)
+    keys = index.key_offsets
+    if len(counts) and counts[0] and bool((counts == counts[0]).all()):
+        return _table_of(starts, stops, keys, int(counts[0])), places * starts.itemsize
     origin, size = np.zeros_like(counts), np.zeros_like(counts)
     some = np.flatnonzero(counts)
     if len(some):
         origin[some] = np.minimum.reduceat(starts, ends[some])
         size[some] = np.maximum.reduceat(stops, ends[some]) - origin[some]
-    places = running_sum(counts * 2 + _HEAD)
     heads = places[:-1]
     rows = np.empty(int(places[-1]), dtype=np.int64)
     rows[heads], rows[heads + 1] = origin, size
-    rows[heads + 2], rows[heads + 3] = index.key_offsets[:-1], index.key_offsets[1:]
+    rows[heads + 2], rows[heads + 3] = keys[:-1], keys[1:]
     at = np.repeat(heads + _HEAD - 2 * ends[:-1], counts) + 2 * np.arange(len(members))
     origins = np.repeat(origin, counts)
     rows[at], rows[at + 1] = starts - origins, stops - origins
     return rows, places * rows.itemsize
+
+
+def _table_of(starts: Ints, stops: Ints, keys: Ints, width: int) -> Ints:
+    """The rows of samples that all have as many fields, column by column."""
+    starts, stops = starts.reshape(-1, width), stops.reshape(-1, width)
+    table = np.empty((len(starts), _HEAD + 2 * width), dtype=np.int64)
+    origin = starts.min(axis=1)
+    table[:, 0] = origin
+    table[:, 1] = stops.max(axis=1) - origin
+    table[:, 2], table[:, 3] = keys[:-1], keys[1:]
+    table[:, _HEAD::2] = starts - origin[:, None]
+    table[:, _HEAD + 1 :: 2] = stops - origin[:, None]
+    return table.reshape(-1)
 
 
 def _kinds_of(

@@ -12,6 +12,7 @@ that takes over finds it again and says what it is.
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -46,6 +47,8 @@ class Run(NamedTuple):
     """Of each sample's first header in the buffer; one more is the next sample's."""
     skipped: Counter[str]
     """Members that belong to no sample, by reason."""
+    is_named_so: bool
+    """Whether each member is known to be named key, dot, field, and nothing more."""
 
     def first(self, count: int) -> Run:
         """The run without its samples from ``count`` on; what it skipped stays."""
@@ -74,6 +77,7 @@ class _Grouped(NamedTuple):
     firsts: list[int] | slice
     """The first file of each sample, and of the next one."""
     skipped: Counter[str]
+    is_named_so: bool = False
 
 
 def run_of(chain: Chain, buffer: Buffer, key_rule: KeyRule) -> Run | None:
@@ -98,6 +102,7 @@ def run_of(chain: Chain, buffer: Buffer, key_rule: KeyRule) -> Run | None:
         ends=starts + chain.sizes[rows],
         heads=heads * BLOCK,
         skipped=grouped.skipped,
+        is_named_so=grouped.is_named_so,
     )
 
 
@@ -121,6 +126,8 @@ class _Pattern(NamedTuple):
     fields: list[str]
     num_bytes: int
     """The length of the longest name."""
+    is_plain: bool
+    """Whether the names are key, dot, field, as they are."""
 
 
 def _patterned(chain: Chain, files: Files, key_rule: KeyRule) -> _Grouped | None:
@@ -161,6 +168,7 @@ def _patterned(chain: Chain, files: Files, key_rule: KeyRule) -> _Grouped | None
         members=slice(0, end),
         firsts=slice(0, end + 1, width),
         skipped=Counter(),
+        is_named_so=pattern.is_plain,
     )
 
 
@@ -192,7 +200,13 @@ def _pattern_of(rows: Bytes, first_files: Ints, key_rule: KeyRule) -> _Pattern |
         return None
     if len({*fields, "__key__"}) <= len(fields):
         return None
-    return _Pattern(here, dot, fields, longest)
+    # What lies behind a name's end is no part of it, and yet no zeros.
+    ends = (
+        row[dot + 1 : _NAME_BYTES].tobytes().rstrip(b"\0").decode(errors="replace")
+        for row in rows[first_files]
+    )
+    is_plain = here == 0 and all(map(operator.eq, fields, ends))
+    return _Pattern(here, dot, fields, longest, is_plain)
 
 
 def _keys_of(names: Bytes, pattern: _Pattern) -> list[str] | None:

@@ -201,6 +201,8 @@ def _are_plain(run: Run, chain: Chain) -> bool:
     different[:, _IGNORED] = False
     if different.any():
         return False
+    if run.is_named_so:
+        return True
     names: list[bytes] = rows[:, :100].copy().view("S100").ravel().tolist()
     return b"\0".join(names) == "\0".join(_names_of(run)).encode()
 

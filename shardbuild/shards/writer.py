@@ -30,7 +30,7 @@ __all__ = ["TarWriter", "write_shard"]
 
 FLUSH_BYTES = 1 << 19
 """So many bytes are gathered before they are written."""
-LARGE_BYTES = 1 << 16
+LARGE_BYTES = 1 << 19
 """A payload of so many bytes is written from where it is."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shardbuild.storage.fetch import RangeSource, read_many, read_range
 from shardbuild.storage.gopen import gopen, gopen_schemes
+from shardbuild.storage.heap import keep_freed_memory
 from shardbuild.storage.listing import FileFacts, find_files
 from shardbuild.storage.meter import Meter, metered
 from shardbuild.storage.parallel import map_parallel
@@ -72,3 +73,6 @@ __all__ = [
     "stat_urls",
     "write_bytes",
 ]
+
+# Whoever comes here is about to move samples.
+keep_freed_memory()

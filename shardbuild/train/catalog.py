@@ -159,12 +159,11 @@ class Catalog:
         Raises:
             IndexError: There is no such shard or row.
         """
-        if len(rows) and (
-            int(shards.min()) < 0
-            or int(shards.max()) >= len(self._shards)
-            or int(rows.min()) < 0
-            or bool((rows >= self.counts[shards]).any())
-        ):
+        # As numbers without a sign those below zero are too large as well.
+        is_out = bool((shards.view(np.uint64) >= len(self._shards)).any()) or bool(
+            (rows.view(np.uint64) >= self.counts[shards].view(np.uint64)).any()
+        )
+        if is_out:
             raise IndexError("place out of range: no shard has such a row")
         if self._step == 1:
             found = self._first[shards] + rows

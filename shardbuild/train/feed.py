@@ -172,7 +172,9 @@ class Feed:
         with closing(self.steps()) as steps:
             for payload, facts in steps:
                 self.delivered(facts)
-                yield payload
+                given = [payload]
+                del payload  # what the caller lets go of is held by nobody here
+                yield given.pop()
 
     def steps(
         self, worker: int = 0, num_workers: int = 1
@@ -207,7 +209,9 @@ class Feed:
         )
         with closing(made) as results:
             for parts in results:
-                yield self._assembled(at.epoch, under_way.popleft(), parts)
+                given = [self._assembled(at.epoch, under_way.popleft(), parts)]
+                del parts  # as in `__iter__`
+                yield given.pop()
 
     def _num_threads(self, num_workers: int) -> int:
         if self._options.threads is not None:

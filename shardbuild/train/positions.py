@@ -41,7 +41,7 @@ class Draw(NamedTuple):
     row: Ints
     lane: Ints
 
-    def take(self, rows: Ints) -> Draw:
+    def take(self, rows: Ints | slice) -> Draw:
         """Some of them."""
         return Draw(*(column[rows] for column in self))
 
@@ -118,8 +118,10 @@ class Steps:
             begin = start + first * batch
             stop = begin + number * batch
             drawn = draw(begin, stop)
-            step_of = np.repeat(np.arange(number), batch)
-            order = np.lexsort((drawn.lane, step_of))
+            has_lanes = bool(drawn.lane.any())
+            order = np.arange(number * batch)
+            if has_lanes:
+                order = np.lexsort((drawn.lane, order // batch))
             table = order.reshape(number, batch)[:, mine]
             skip = (share.worker - first) % share.num_workers
             for at in range(skip, number, share.num_workers):
@@ -128,5 +130,6 @@ class Steps:
                 is_real = None
                 if self.last == "mask":
                     is_real = rows + begin < self.num_positions
-                yield Step(drawn.take(rows), is_real, min(end, self.num_positions))
+                part = drawn.take(rows if has_lanes else slice(rows[0], rows[-1] + 1))
+                yield Step(part, is_real, min(end, self.num_positions))
             first, limit = first + number, _CHUNK

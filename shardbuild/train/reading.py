@@ -46,6 +46,8 @@ MAX_OPEN = 512
 
 _AT_ONCE = 64
 _NUM_LOOKS = 32
+_ROW_BITS = 40
+"""No shard has more samples, and no data set as many shards as the rest can count."""
 
 
 class _RemoteShard:
@@ -145,14 +147,14 @@ class SampleReader:
         positions = self.catalog.positions(shards, rows)
         if not len(positions):
             return []
-        follows = (shards[1:] == shards[:-1]) & (positions[1:] == positions[:-1] + 1)
-        starts = np.flatnonzero(np.append(True, ~follows))
+        ends = (shards[1:] != shards[:-1]) | (positions[1:] != positions[:-1] + 1)
+        if self._is_local and 2 * np.count_nonzero(ends) >= len(ends):
+            return self._read_scattered(shards, positions)
+        starts = np.append(0, np.flatnonzero(ends) + 1)
         lengths = np.diff(np.append(starts, len(positions))).tolist()
         runs = zip(
             shards[starts].tolist(), positions[starts].tolist(), lengths, strict=True
         )
-        if self._is_local and 2 * len(starts) > len(positions):
-            return self._read_scattered(shards, positions)
         # Of stores all at once: each round would be a wait for an answer.
         at_once = _AT_ONCE if self._is_local else len(starts)
         samples: list[Sample] = []
@@ -186,30 +188,29 @@ class SampleReader:
 
     def _read_scattered(self, shards: Ints, positions: Ints) -> list[Sample]:
         """Read shard by shard, front to back: what lies near is in the caches yet."""
-        order = np.lexsort((positions, shards))
+        order = np.argsort((shards << _ROW_BITS) + positions)
         numbers, rows = shards[order], positions[order]
         starts = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
         bounds = [0, *starts.tolist(), len(order)]
         groups = zip(numbers[bounds[:-1]].tolist(), pairwise(bounds), strict=True)
-        places = order.tolist()
         meter = current_meter()
-        samples: list[Any] = [None] * len(places)
+        samples: list[Sample] = []
         far: list[tuple[int, _RemoteShard, int]] = []
         while some := list(islice(groups, _AT_ONCE)):
             opened = self._opened({number for number, _ in some})
             for number, (start, stop) in some:
                 shard = opened[number]
-                mine = places[start:stop]
                 if isinstance(shard, LocalShard):
-                    read = shard.read_rows(rows[start:stop], meter)
-                    for at, sample in zip(mine, read, strict=True):
-                        samples[at] = sample
+                    samples += shard.read_rows(rows[start:stop], meter)
                 else:
                     wanted = rows[start:stop].tolist()
-                    far += zip(mine, repeat(shard), wanted, strict=False)
+                    far += zip(range(start, stop), repeat(shard), wanted, strict=False)
+                    samples += [{} for _ in wanted]
         if far:
             _read_far(far, samples, self._cache)
-        return samples
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return list(map(samples.__getitem__, back.tolist()))
 
     # -- what is open ---------------------------------------------------------
 
