@@ -10,6 +10,7 @@ import sys
 import tarfile
 import urllib.error
 import urllib.request
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from shardbuild.bench import decoding, peers
+from shardbuild.bench.alone import Loner
 from shardbuild.bench.catalog import WORKLOADS
 from shardbuild.bench.datasets import (
     DIALECTS,
@@ -344,6 +346,44 @@ def test_a_workload_runs_with_its_peers_and_judges_all_its_targets(name, scene):
     assert kinds.count("timing") == len(result.timings)
     assert kinds.count("target") == len(wanted)
     assert all(record["workload"] == name for record in records)
+
+
+def _loner(scene: Scene) -> Loner:
+    workload = WORKLOADS["read-small"]
+    workload.prepare(scene)
+    scene.save("small")
+    return Loner("read-small", "ours", 0, scene)
+
+
+def test_a_loner_runs_in_a_process_of_its_own_as_often_as_it_is_asked(scene):
+    with closing(_loner(scene)) as loner:
+        laps = [loner.lap() for _ in range(3)]
+    assert all(lap.wall > 0 for lap in laps)
+    assert all(lap.peak_bytes is None for lap in laps)
+
+
+def test_what_a_loner_cannot_do_is_an_error(scene):
+    with closing(_loner(scene)) as loner:
+        loner.lap()
+        for path in scene.folder.glob("*.tar"):
+            path.unlink()
+        with pytest.raises(ShardbuildError, match=r"\.tar: no such file"):
+            loner.lap()
+
+
+def test_a_loner_that_dies_is_an_error_and_not_waited_for(scene):
+    loner = _loner(scene)
+    with closing(loner):
+        loner.lap()
+        loner._process.kill()
+        with pytest.raises(ShardbuildError, match="ended with status -9"):
+            loner.lap()
+
+
+def test_other_processes_load_the_samples_that_were_saved(scene):
+    scene.save("small")
+    again = Scene(scene.folder, scene.num_samples, scene.num_photos, seed=99)
+    assert again.small == scene.small
 
 
 def test_a_workload_that_needs_torch_says_so():

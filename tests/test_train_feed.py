@@ -6,6 +6,7 @@ import gc
 import json
 import pickle
 import threading
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,20 @@ ORDERS = st.fixed_dictionaries(
         "block": st.integers(1, 5),
     }
 )
+
+
+class Noted:
+    """A sample that tells when it is gone."""
+
+    def __init__(self, sample: dict[str, Any]) -> None:
+        self.key = sample["__key__"]
+
+
+def test_a_batch_that_was_let_go_of_is_gone_before_the_next_is_made(dataset):
+    batches = iter(dataset.map(Noted).feed(4, threads=0))
+    for _ in range(5):
+        samples = [weakref.ref(sample) for sample in next(batches)]
+        assert [sample() for sample in samples] == [None] * 4
 
 
 class Run:

@@ -33,6 +33,7 @@ class Loner:
 
     def __init__(self, workload: str, role: Role, number: int, scene: Scene) -> None:
         self._name = workload
+        self._is_running = False
         sizes = (scene.num_samples, scene.num_photos, scene.num_workers, scene.seed)
         place = [workload, role, number, str(scene.folder), *sizes]
         self._process = subprocess.Popen(
@@ -47,6 +48,7 @@ class Loner:
         Raises:
             ShardbuildError: it failed.
         """
+        self._is_running = True
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended: see below
@@ -56,6 +58,7 @@ class Loner:
         if not answer:
             problem = f"a process of it ended with status {self._process.wait()}"
             raise ShardbuildError(self._name, problem)
+        self._is_running = False
         found = json.loads(answer)
         if isinstance(found, str):
             raise ShardbuildError(self._name, found)
@@ -64,7 +67,8 @@ class Loner:
     def close(self) -> None:
         """End it, whatever it is doing."""
         with self._process as process:
-            process.kill()
+            if self._is_running:
+                process.kill()
 
 
 def _prepared(argument: str) -> tuple[Scene, str, int, str]:

@@ -65,8 +65,9 @@ def _shuffler(name: str, case: Case, shuffle: Callable[[Path], Any]) -> Contesta
     return Contestant(name, lambda: shuffle(folder), check, reset)
 
 
-# Collecting and hashing large pieces needs no Python; making runs does.
-_SCHEDULERS = {"gather": "threads", "spill": "processes"}
+def _scheduler(method: str, size: str) -> str:
+    """Collecting and hashing large pieces needs no Python; all else does."""
+    return "threads" if (method, size) == ("gather", "img") else "processes"
 
 
 def _shuffle_by_us(
@@ -81,7 +82,6 @@ def _shuffle_by_us(
         seed=SEED,
         method=method,
         maxcount=maxcount,
-        scheduler=_SCHEDULERS[method],
         **options,
     )
 
@@ -124,6 +124,7 @@ def _ours(case: Case) -> Sequence[Contestant]:
             case.urls,
             method=name,
             maxcount=_samples_a_shard(case),
+            scheduler=_scheduler(name, case.extra["size"]),
             workers=case.scene.num_workers,
         )
         return _shuffler(name, case, shuffle)
@@ -230,6 +231,7 @@ def main(argv: Sequence[str]) -> None:
         Path(folder),
         method=method,
         maxcount=int(maxcount),
+        scheduler=_scheduler(method, "img"),
         workers=2,
         memory=MEMORY_BYTES,
     )
