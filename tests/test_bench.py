@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from shardbuild.bench import decoding, peers
-from shardbuild.bench.alone import Loner
+from shardbuild.bench.alone import Soloist
 from shardbuild.bench.catalog import WORKLOADS
 from shardbuild.bench.datasets import (
     DIALECTS,
@@ -348,36 +348,36 @@ def test_a_workload_runs_with_its_peers_and_judges_all_its_targets(name, scene):
     assert all(record["workload"] == name for record in records)
 
 
-def _loner(scene: Scene) -> Loner:
+def _soloist(scene: Scene) -> Soloist:
     workload = WORKLOADS["read-small"]
     workload.prepare(scene)
     scene.save("small")
-    return Loner("read-small", "ours", 0, scene)
+    return Soloist("read-small", "ours", 0, scene)
 
 
-def test_a_loner_runs_in_a_process_of_its_own_as_often_as_it_is_asked(scene):
-    with closing(_loner(scene)) as loner:
-        laps = [loner.lap() for _ in range(3)]
+def test_a_soloist_runs_in_a_process_of_its_own_as_often_as_it_is_asked(scene):
+    with closing(_soloist(scene)) as soloist:
+        laps = [soloist.lap() for _ in range(3)]
     assert all(lap.wall > 0 for lap in laps)
     assert all(lap.peak_bytes is None for lap in laps)
 
 
-def test_what_a_loner_cannot_do_is_an_error(scene):
-    with closing(_loner(scene)) as loner:
-        loner.lap()
+def test_what_a_soloist_cannot_do_is_an_error(scene):
+    with closing(_soloist(scene)) as soloist:
+        soloist.lap()
         for path in scene.folder.glob("*.tar"):
             path.unlink()
         with pytest.raises(ShardbuildError, match=r"\.tar: no such file"):
-            loner.lap()
+            soloist.lap()
 
 
-def test_a_loner_that_dies_is_an_error_and_not_waited_for(scene):
-    loner = _loner(scene)
-    with closing(loner):
-        loner.lap()
-        loner._process.kill()
+def test_a_soloist_that_dies_is_an_error_and_not_waited_for(scene):
+    soloist = _soloist(scene)
+    with closing(soloist):
+        soloist.lap()
+        soloist._process.kill()
         with pytest.raises(ShardbuildError, match="ended with status -9"):
-            loner.lap()
+            soloist.lap()
 
 
 def test_other_processes_load_the_samples_that_were_saved(scene):

@@ -46,6 +46,8 @@ def mixed_samples(count: int = 60) -> list[Sample]:
         key = f"d/ü{number:03d}" if number % 7 else f"d/{number:03d}"
         sample: Sample = {"__key__": key}
         sample["cls"] = b"%d" % number
+        if number % 5:
+            sample["id"] = b"%d" % (number * 1001)
         if number % 3:
             sample["json"] = b"{}" * (number % 5)
         sample["jpg"] = RNG.randbytes((100, 3000, 40_000, 90_000)[number % 4])

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from shardbuild.bench.timing import Role
     from shardbuild.bench.workloads import Scene
 
-__all__ = ["Loner", "main"]
+__all__ = ["Soloist", "main"]
 
 
-class Loner:
+class Soloist:
     """A process that prepares one contestant of a workload, and runs it when asked."""
 
     def __init__(self, workload: str, role: Role, number: int, scene: Scene) -> None:

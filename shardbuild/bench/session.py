@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardbuild.bench.alone import Loner
+from shardbuild.bench.alone import Soloist
 from shardbuild.bench.peers import versions
 from shardbuild.bench.targets import Verdict, judge
 from shardbuild.bench.timing import Contestant, Role, Timing, measure
@@ -122,9 +122,9 @@ def _alone(
     """Give the contestant that runs in a process of its own, if it has to."""
     if not workload.is_alone:
         return contestant
-    loner = Loner(workload.name, role, number, scene)
-    scene.resources.callback(loner.close)
-    return replace(contestant, run=loner.lap)
+    soloist = Soloist(workload.name, role, number, scene)
+    scene.resources.callback(soloist.close)
+    return replace(contestant, run=soloist.lap)
 
 
 _STARTED = (
