@@ -13,6 +13,7 @@ from shardbuild.bench.peers import load_peer
 from shardbuild.errors import ManifestError, StorageError
 from shardbuild.shards.manifest import (
     Manifest,
+    ShardColumns,
     ShardFacts,
     load_manifest,
     make_manifest,
@@ -196,6 +197,20 @@ def test_what_is_no_manifest_is_refused(data):
     assert Manifest.from_bytes(document()).num_samples == 1
     with pytest.raises(ManifestError, match=r"x\.json: "):
         Manifest.from_bytes(data, "x.json")
+
+
+@pytest.mark.parametrize("versions", [[], ["a", "b"], [7], "a", None])
+def test_versions_of_other_shards_are_refused_where_they_were_noted(versions):
+    seen = {"at": "s3://b/x.json", "of": versions}
+    data = document(shardbuild={"facts": {"versions": seen}})
+    with pytest.raises(ManifestError, match=r"x\.json: its 'versions'"):
+        ShardColumns.from_bytes(data, "s3://b/x.json")
+    assert ShardColumns.from_bytes(data, "s3://c/x.json").versions == [None]
+
+
+def test_what_others_call_versions_is_theirs():
+    data = document(shardbuild={"facts": {"versions": "1.2"}})
+    assert ShardColumns.from_bytes(data, "x.json").versions == [None]
 
 
 @settings(max_examples=200, deadline=None)

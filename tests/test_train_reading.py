@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardbuild import ShardWriter, read_samples
+from shardbuild.cli.main import main
 from shardbuild.errors import (
     ManifestError,
     ShardbuildError,
@@ -27,7 +28,7 @@ from shardbuild.errors import (
 )
 from shardbuild.shards.index import save_index
 from shardbuild.shards.reader import read_indexed, scan_shard
-from shardbuild.storage import metered, write_bytes
+from shardbuild.storage import metered, read_bytes, write_bytes
 from shardbuild.storage.partcache import PartCache
 from shardbuild.train.catalog import Catalog
 from shardbuild.train.reading import SampleReader
@@ -463,6 +464,37 @@ class TestStores:
             reader.read([0], [0])
         shaped.put("train/x-00.tar", data)
         assert reader.read([0], [0]) == [before]
+
+    def test_a_shard_that_was_replaced_since_the_manifest_was_made(
+        self, bucket, catalog
+    ):
+        there = {"storage_options": bucket.storage_options}
+        pairs = [f"{key}={value}" for key, value in bucket.storage_options.items()]
+        options = [word for pair in pairs for word in ("--storage-option", pair)]
+        names = [url.rpartition("/")[2] for url in catalog.urls]
+        for name, url in zip(names, catalog.urls, strict=True):
+            write_bytes(bucket.join(name), Path(url).read_bytes(), **there)
+        manifest = bucket.join("x.json")
+        index = ["index", *map(bucket.join, names), "--manifest", manifest, *options]
+        assert main(index) == 0
+        with SampleReader(found(manifest, **there)) as reader:
+            before = reader.read([0, 1], [3, 3])
+        data = bytearray(Path(catalog.urls[0]).read_bytes())
+        at = data.rindex(b"}")
+        data[at : at + 1] = b"x"  # as long as it was, and as well a tar
+        write_bytes(bucket.join(names[0]), bytes(data), **there)
+        with SampleReader(found(manifest, **there)) as reader:
+            assert reader.read([1], [3]) == before[1:]
+            with pytest.raises(ManifestError, match=rf"{names[0]}: is .*--overwrite"):
+                reader.read([0], [3])
+        # Elsewhere the same bytes have other versions: there nothing is known of them.
+        copy = bucket.join("copy.json")
+        write_bytes(copy, read_bytes(manifest, **there), **there)
+        with SampleReader(found(copy, **there)) as reader:
+            assert reader.read([0], [3]) == before[:1]
+        assert main([*index, "--overwrite"]) == 0
+        with SampleReader(found(manifest, **there)) as reader:
+            assert reader.read([0, 1], [3, 3]) == before
 
     def test_a_truncated_shard(self, shaped, catalog):
         there = self.put(shaped, catalog)

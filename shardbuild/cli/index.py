@@ -27,16 +27,25 @@ from shardbuild.shards.manifest import (
     make_manifest,
     manifest_url,
     save_manifest,
+    version_facts,
 )
 from shardbuild.shards.reader import scan_stream
-from shardbuild.storage import exists, expand_urls, gopen, protocol_of, write_bytes
+from shardbuild.storage import (
+    exists,
+    expand_urls,
+    gopen,
+    is_remote,
+    protocol_of,
+    stat_urls,
+    write_bytes,
+)
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
     from shardbuild.shards.samples import KeyRule
-    from shardbuild.storage import StorageOptions
+    from shardbuild.storage import StorageOptions, UrlFacts
 
 __all__ = ["parse", "run"]
 
@@ -45,7 +54,8 @@ Write what shards that others wrote lack: an index beside each shard (SHARD.npz)
 for several shards or with --manifest, the manifest of all of them.
 
 Each shard is read once, and all is checked that reading checks. The manifest is
-written last; where another one is, nothing is done unless --overwrite is given."""
+written last; where another one is, nothing is done unless --overwrite is given. Of
+shards on a store it keeps their versions: a feed refuses those that were replaced."""
 
 EXAMPLES = ("'b-{0..1}.tar'",)
 
@@ -127,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
     def write(url: str) -> ShardFacts:
         return _write_indexes(url, args.key_rule, args.peers, storage_options)
 
+    before = stat_urls(urls, storage_options)
     shards = []
     with ThreadPoolExecutor(args.workers) as pool:
         for facts in pool.map(write, urls):
@@ -135,12 +146,25 @@ def run(args: argparse.Namespace) -> int:
                 samples = count_of(facts.num_samples, "sample")
                 print(f"{printable(index_url(facts.url))}: {samples}")
     if target:
-        manifest = make_manifest(shards, target)
+        after = stat_urls(urls, storage_options)
+        manifest = make_manifest(shards, target, _versions(target, before, after))
         if not args.overwrite:
             _refuse_different(target, manifest, storage_options)
         save_manifest(manifest, target, storage_options=storage_options)
     _print_result(target, shards, as_json=args.json)
     return 0
+
+
+def _versions(
+    target: str, before: Sequence[UrlFacts], after: Sequence[UrlFacts]
+) -> dict[str, Any]:
+    """Return what the manifest says of its shards' versions, if they are on a store."""
+    for first, then in zip(before, after, strict=True):
+        if first != then:
+            raise StorageError(first.url, "has changed while it was read")
+    if not all(is_remote(facts.url) for facts in after):
+        return {}
+    return version_facts(target, [facts.fingerprint for facts in after])
 
 
 def _print_result(

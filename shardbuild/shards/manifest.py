@@ -2,7 +2,9 @@
 
 It is a superset of the index that wids reads, so that wids opens it as it is.
 What only we know is under the one key ``"shardbuild"``. Nothing in it depends on
-the clock or the machine: the same data set has the same manifest, byte for byte.
+the clock or the machine: the same data set has the same manifest, byte for byte. Only
+``shardbuild index`` adds what a store tells of the shards that are there already:
+their versions, which hold as long as the manifest is read where it was made.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from shardbuild.errors import ManifestError
 from shardbuild.storage.publish import read_bytes, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from shardbuild.storage.urls import StorageOptions
 
@@ -31,9 +33,11 @@ __all__ = [
     "names_manifest",
     "report_url",
     "save_manifest",
+    "version_facts",
 ]
 
 _KIND = "wids-shard-index-v1"
+_VERSIONS = "versions"
 _SUFFIX = re.compile(r"\.(?:tar(?:\.(?:gz|zst|bz2|xz))?|tgz)$")
 _NUMBER = re.compile(r"%0?\d*d")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?://|/|$)")
@@ -168,6 +172,8 @@ class ShardColumns(NamedTuple):
     counts: list[int]
     sizes: list[int | None]
     digests: list[str | None]
+    versions: list[str | None]
+    """As `UrlFacts.fingerprint` has them, where they are known."""
     is_ours: bool
     """Whether we wrote it: then its counts and sizes are those of the shards."""
 
@@ -184,12 +190,13 @@ class ShardColumns(NamedTuple):
         """
         document, entries, sums = _checked(data, url)
         is_ours = "shardbuild" in document
+        versions = _versions_in(document, url, len(entries))
         if set(map(type, entries)) <= {dict}:
             urls = [entry.get("url") for entry in entries]
             counts = [entry.get("nsamples") for entry in entries]
             sizes = [entry.get("filesize") for entry in entries]
             if _are_sound(urls, counts, sizes, sums):
-                return cls(urls, counts, sizes, sums, is_ours)
+                return cls(urls, counts, sizes, sums, versions, is_ours)
         # One by one: this finds the one that is wrong, or none.
         shards = [_facts(*pair, url) for pair in zip(entries, sums, strict=True)]
         return cls(
@@ -197,6 +204,7 @@ class ShardColumns(NamedTuple):
             [shard.num_samples for shard in shards],
             [shard.num_bytes for shard in shards],
             [shard.sha256 for shard in shards],
+            versions,
             is_ours,
         )
 
@@ -216,6 +224,37 @@ def _are_sound(
         and set(map(len, sums)) <= {64}
         and set("".join(sums)) <= set("0123456789abcdef")
     )
+
+
+def version_facts(url: str, versions: Sequence[str]) -> dict[str, Any]:
+    """What the manifest at ``url`` says of the versions of its shards on a store.
+
+    >>> manifest = make_manifest(
+    ...     [ShardFacts("s3://b/a-0.tar", 7, 10240)],
+    ...     "s3://b/a.json",
+    ...     version_facts("s3://b/a.json", ["10240-5d41"]),
+    ... )
+    >>> ShardColumns.from_bytes(manifest.to_bytes(), "s3://b/a.json").versions
+    ['10240-5d41']
+    >>> ShardColumns.from_bytes(manifest.to_bytes(), "s3://copied/a.json").versions
+    [None]
+    """
+    return {_VERSIONS: {"at": url, "of": list(versions)}}
+
+
+def _versions_in(document: dict[str, Any], url: str, count: int) -> list[str | None]:
+    own = document.get("shardbuild", {})
+    seen = own.get("facts", {}).get(_VERSIONS)
+    if seen is None or not isinstance(seen, dict) or seen.get("at") != url:
+        return [None] * count
+    versions = seen.get("of")
+    if (
+        not isinstance(versions, list)
+        or len(versions) != count
+        or not set(map(type, versions)) <= {str}
+    ):
+        raise ManifestError(url, f"its {_VERSIONS!r} do not list every shard")
+    return versions
 
 
 def make_manifest(

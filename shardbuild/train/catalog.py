@@ -100,6 +100,11 @@ class Catalog:
         return self._shards.urls
 
     @property
+    def versions(self) -> Sequence[str | None]:
+        """The versions that the shards have to be on their stores, where known."""
+        return self._shards.versions
+
+    @property
     def storage_options(self) -> StorageOptions | None:
         """Options for the store that the shards are on."""
         return self._shards.storage_options

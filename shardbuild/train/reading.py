@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from shardbuild.errors import StorageError
+from shardbuild.errors import ManifestError, StorageError
 from shardbuild.shards.readplaces import (
     LocalShard,
     Places,
@@ -56,11 +56,21 @@ class _RemoteShard:
     __slots__ = ("num_bytes", "places", "source", "stamp", "url")
 
     def __init__(
-        self, source: RangeSource, index: ShardIndex, fields: Sequence[str] | None
+        self,
+        source: RangeSource,
+        index: ShardIndex,
+        fields: Sequence[str] | None,
+        version: str | None,
     ) -> None:
         self.url = source.url
         self.source = source
         facts = source.look()
+        if version not in (None, facts.fingerprint):
+            problem = (
+                f"is {facts.fingerprint}, the manifest was made of {version}: "
+                "make it again with 'shardbuild index --overwrite'"
+            )
+            raise ManifestError(self.url, problem)
         if facts.num_bytes is not None:
             check_size(self.url, facts.num_bytes, index)
         self.stamp = facts.fingerprint
@@ -249,7 +259,8 @@ class SampleReader:
         path = local_path(url)
         if path is None:
             source = source or RangeSource(url, self._options)
-            return _RemoteShard(source, index, self.fields)
+            version = self.catalog.versions[number]
+            return _RemoteShard(source, index, self.fields, version)
         shard = LocalShard(path, url, index, self.fields, is_named=True)
         shard.check_first_header(index)
         return shard

@@ -52,6 +52,7 @@ class _Part(NamedTuple):
     counts: Sequence[int]
     sizes: Sequence[int]
     digests: Sequence[str | None]
+    versions: Sequence[str | None]
     indexes: Mapping[int, ShardIndex]
     """Those that had to be loaded, by number."""
 
@@ -78,6 +79,8 @@ class ShardSet:
         self.counts = counts
         self.sizes = sizes
         self.fingerprint = fingerprint
+        self.versions: Sequence[str | None] = [None] * len(urls)
+        """What each shard's version on its store has to be, where that is known."""
         self.storage_options = storage_options
         self._learned = learned
         self._start_keeping()
@@ -125,6 +128,7 @@ class ShardSet:
             fingerprint=_fingerprint(counts, sizes, digests),
             storage_options=storage_options,
         )
+        shards.versions = [version for part in parts for version in part.versions]
         first = 0
         for part in parts:
             for number, index in part.indexes.items():
@@ -170,7 +174,7 @@ class ShardSet:
         learned = self._learned
         if learned is not None:
             learned = [learned[number] for number in range(len(self.urls))][::-1]
-        return ShardSet(
+        turned = ShardSet(
             self.urls[::-1],
             self.counts[::-1],
             self.sizes[::-1],
@@ -178,6 +182,8 @@ class ShardSet:
             learned=learned,
             storage_options=self.storage_options,
         )
+        turned.versions = self.versions[::-1]
+        return turned
 
     def index(self, shard: int, *, keep: bool = True) -> ShardIndex:
         """The index of a shard, loaded unless it is kept.
@@ -260,7 +266,8 @@ def _parts(
 def _manifest_part(url: str, options: StorageOptions | None) -> _Part | None:
     """Shards of a manifest: ours tells all that is needed, others' only their urls."""
     data = read_bytes(url, storage_options=options)
-    names, counts, known, digests, is_ours = ShardColumns.from_bytes(data, url)
+    columns = ShardColumns.from_bytes(data, url)
+    names, counts, known, digests, versions, is_ours = columns
     urls = resolve_all_listed(url, names)
     sizes = [size for size in known if size is not None]
     is_trusted = is_ours and len(sizes) == len(urls)
@@ -271,7 +278,7 @@ def _manifest_part(url: str, options: StorageOptions | None) -> _Part | None:
         _check_count(urls[number], index, counts[number])
     if not is_trusted:
         sizes = [indexes[number].file_bytes for number in range(len(urls))]
-    return _Part(urls, counts, sizes, digests, indexes)
+    return _Part(urls, counts, sizes, digests, versions, indexes)
 
 
 def _listed_part(urls: list[str], options: StorageOptions | None) -> _Part | None:
@@ -281,7 +288,8 @@ def _listed_part(urls: list[str], options: StorageOptions | None) -> _Part | Non
     found = [indexes[number] for number in range(len(urls))]
     counts = [index.num_samples for index in found]
     sizes = [index.file_bytes for index in found]
-    return _Part(urls, counts, sizes, [None] * len(urls), indexes)
+    unknown = [None] * len(urls)
+    return _Part(urls, counts, sizes, unknown, unknown, indexes)
 
 
 def _probed(
