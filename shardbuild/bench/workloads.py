@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import functools
-import pickle
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -61,12 +61,13 @@ class Scene:
     def _made(
         self, size: str, make: Callable[[int, int], list[Sample]]
     ) -> list[Sample]:
-        path = self._saved(size)
-        if path.exists():
-            with path.open("rb") as stream:
-                samples: list[Sample] = pickle.load(stream)  # noqa: S301  # `save`'s
-            return samples
-        return make(self.num_of(size), self.seed)
+        if not self._saved(size).exists():
+            return make(self.num_of(size), self.seed)
+        with self._saved(size).open("rb") as stream:
+            return [
+                {"__key__": key, **{name: stream.read(n) for name, n in sizes.items()}}
+                for key, sizes in json.loads(stream.readline())
+            ]
 
     def _saved(self, size: str) -> Path:
         return self.folder / f"{size}.samples"
@@ -74,9 +75,14 @@ class Scene:
     def save(self, size: str) -> None:
         """Let other processes, with an equal scene, find the samples of a size."""
         if not self._saved(size).exists():
-            samples = self.samples(size)
+            samples = [dict(sample) for sample in self.samples(size)]
+            keys = [sample.pop("__key__") for sample in samples]
+            sizes = [{name: len(sample[name]) for name in sample} for sample in samples]
             with self._saved(size).open("wb") as stream:
-                pickle.dump(samples, stream, pickle.HIGHEST_PROTOCOL)
+                stream.write(json.dumps(list(zip(keys, sizes, strict=True))).encode())
+                stream.write(b"\n")
+                for sample in samples:
+                    stream.writelines(sample.values())
 
     def num_of(self, size: str) -> int:
         """Give the number of samples of a size."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from shardbuild.errors import ManifestError
-from shardbuild.shards.readplaces import LocalShard, Places, cut_spans, plan_spans
+from shardbuild.shards.places import Places
+from shardbuild.shards.readplaces import LocalShard, cut_spans, plan_spans
 from shardbuild.storage.fetch import RangeSource
 from shardbuild.storage.meter import current_meter
 from shardbuild.storage.urlparts import local_path

@@ -3,262 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import numpy as np
-
 from shardbuild.errors import ManifestError, StorageError, TruncatedShardError
-from shardbuild.shards.index import running_sum
+from shardbuild.shards.places import DIRECT_BYTES, GAP_BYTES, HEAD, Places, Row
 from shardbuild.shards.tarparse import BLOCK
 from shardbuild.storage.filesystems import store_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from shardbuild.shards.index import Ints, ShardIndex
     from shardbuild.shards.samples import Sample
     from shardbuild.storage.meter import Meter
 
-__all__ = [
-    "LocalShard",
-    "Places",
-    "Span",
-    "check_size",
-    "cut_spans",
-    "fields_of",
-    "plan_spans",
-]
+__all__ = ["LocalShard", "Span", "check_size", "cut_spans", "plan_spans"]
 
-_DIRECT_BYTES: Final = 32 << 10
-"""A payload from which on is read by itself, straight into its bytes."""
 _LOCAL_BYTES: Final = 48 << 10
 """Read at once: it is in the processor's cache yet when it is cut up."""
-_GAP_BYTES: Final = 8 << 10
-"""What is rather read than jumped over: it takes as long as a call of the kernel."""
-_HEAD: Final = 4
-"""Numbers in a row before those of the fields."""
-
-Row = Sequence[int]
-
-
-class Places:
-    """An index made ready for access to one sample after the other, at any place.
-
-    All that is needed of a sample is one row: where its payloads begin, how long they
-    are together, begin and end of its key among all keys, and of each field its
-    begin and end. Numbers come out of it in a tenth of the time that they take out
-    of numpy's columns. ``fields`` are those that are wanted, all if it is None.
-
-    >>> from shardbuild.shards.index import IndexBuilder
-    >>> builder = IndexBuilder()
-    >>> builder.add("a", 0, [("cls", 512, 1), ("jpg", 1536, 700)])
-    >>> places = Places(builder.finish(2560, 10240, canonical=True), ["jpg"])
-    >>> places.key(0), places.wanted(0)
-    ('a', [('jpg', 1536, 2236)])
-    """
-
-    __slots__ = (
-        "_blob",
-        "_forms",
-        "_parts",
-        "kinds",
-        "names",
-        "num_bytes",
-        "rows",
-        "starts",
-        "table",
-        "text",
-        "unpack",
-    )
-
-    def __init__(
-        self, index: ShardIndex, fields: Collection[str] | None = None
-    ) -> None:
-        members, ends = _wanted_members(index, fields)
-        rows, starts = _rows_of(index, members, ends)
-        kinds, names = _kinds_of(index, members, ends)
-        # Read where they are needed: a call more takes a tenth of a sample's time.
-        self.rows = rows.data.cast("B")
-        self.starts = starts.data
-        self.kinds = kinds.data
-        self.table: Ints | None = None
-        """All rows, where all are alike."""
-        if len(names) == 1:
-            self.table = rows.reshape(len(kinds), -1)
-        self.names = names
-        forms = {len(some): Struct(f"{_HEAD + 2 * len(some)}q") for some in names}
-        self._forms = [forms[len(some)] for some in names]
-        self.unpack = [form.unpack_from for form in self._forms]
-        self._parts: dict[tuple[str, ...], list[Part]] = {}
-        self._blob = index.key_bytes.tobytes()
-        self.text = self._blob.decode() if self._blob.isascii() else None
-        self.num_bytes = rows.nbytes + starts.nbytes + kinds.nbytes + len(self._blob)
-
-    def row(self, i: int) -> tuple[tuple[str, ...], Row]:
-        """The names of the wanted fields of sample ``i``, and its row."""
-        kind = self.kinds[i]
-        return self.names[kind], self.unpack[kind](self.rows, self.starts[i])
-
-    def run(self, first: int, stop: int) -> list[tuple[tuple[str, ...], Row]]:
-        """What `row` gives for each sample of a run."""
-        if len(self.names) != 1:
-            return [self.row(i) for i in range(first, stop)]
-        (names,) = self.names
-        part = self.rows[self.starts[first] : self.starts[stop]]
-        return [(names, row) for row in self._forms[0].iter_unpack(part)]
-
-    def parts(self, names: tuple[str, ...]) -> list[Part]:
-        """What is best read at once of long samples with these fields.
-
-        >>> from shardbuild.shards.index import IndexBuilder
-        >>> builder = IndexBuilder()
-        >>> members = [("cls", 512, 1), ("id", 1536, 3), ("jpg", 2560, 90_000)]
-        >>> builder.add("a", 0, members)
-        >>> places = Places(builder.finish(93_184, 102_400, canonical=True))
-        >>> [part.fields for part in places.parts(("cls", "id", "jpg"))]
-        [[('cls', 4, 5), ('id', 6, 7)], [('jpg', 8, 9)]]
-        """
-        parts = self._parts.get(names)
-        if parts is None:
-            parts = self._parts[names] = _parts_of(names, self._rows_of_kind(names))
-        return parts
-
-    def _rows_of_kind(self, names: tuple[str, ...]) -> Ints:
-        if self.table is not None:
-            return self.table
-        mine = np.asarray(self.kinds) == self.names.index(names)
-        rows = np.frombuffer(self.rows, np.int64)
-        firsts = np.asarray(self.starts)[:-1][mine] // rows.itemsize
-        table: Ints = rows[firsts[:, None] + np.arange(_HEAD + 2 * len(names))]
-        return table
-
-    def cut_key(self, row: Row) -> str:
-        """The key of a row."""
-        if self.text is not None:
-            return self.text[row[2] : row[3]]
-        return self._blob[row[2] : row[3]].decode()
-
-    def key(self, i: int) -> str:
-        """The key of sample ``i``."""
-        return self.cut_key(self.row(i)[1])
-
-    def wanted(self, i: int) -> list[tuple[str, int, int]]:
-        """Name, first byte and end of each wanted field of sample ``i``."""
-        return fields_of(*self.row(i))
-
-
-def fields_of(names: tuple[str, ...], row: Row) -> list[tuple[str, int, int]]:
-    """Name, first byte and end of each field of a row."""
-    origin = row[0]
-    ends = iter(row[_HEAD:])
-    return [
-        (name, origin + start, origin + stop)
-        for name, start, stop in zip(names, ends, ends, strict=True)
-    ]
-
-
-def _wanted_members(
-    index: ShardIndex, fields: Collection[str] | None
-) -> tuple[Ints, Ints]:
-    """The members that are wanted, and where those of each sample end among them."""
-    if fields is None:
-        return np.arange(index.num_members), index.sample_members
-    wanted = np.array([name in fields for name in index.extensions], dtype=np.bool_)
-    kept = wanted[index.member_extension] if len(wanted) else wanted
-    return np.flatnonzero(kept), running_sum(kept.astype(np.int64))[
-        index.sample_members
-    ]
-
-
-def _rows_of(index: ShardIndex, members: Ints, ends: Ints) -> tuple[Ints, Ints]:
-    """All rows, one after the other, and at which byte each one starts."""
-    counts = np.diff(ends)
-    starts = index.member_offset[members]
-    stops = starts + index.member_size[members]
-    places = running_sum(counts * 2 + _HEAD)
-    keys = index.key_offsets
-    if len(counts) and counts[0] and bool((counts == counts[0]).all()):
-        return _table_of(starts, stops, keys, int(counts[0])), places * starts.itemsize
-    origin, size = np.zeros_like(counts), np.zeros_like(counts)
-    some = np.flatnonzero(counts)
-    if len(some):
-        origin[some] = np.minimum.reduceat(starts, ends[some])
-        size[some] = np.maximum.reduceat(stops, ends[some]) - origin[some]
-    heads = places[:-1]
-    rows = np.empty(int(places[-1]), dtype=np.int64)
-    rows[heads], rows[heads + 1] = origin, size
-    rows[heads + 2], rows[heads + 3] = keys[:-1], keys[1:]
-    at = np.repeat(heads + _HEAD - 2 * ends[:-1], counts) + 2 * np.arange(len(members))
-    origins = np.repeat(origin, counts)
-    rows[at], rows[at + 1] = starts - origins, stops - origins
-    return rows, places * rows.itemsize
-
-
-def _table_of(starts: Ints, stops: Ints, keys: Ints, width: int) -> Ints:
-    """The rows of samples that all have as many fields, column by column."""
-    starts, stops = starts.reshape(-1, width), stops.reshape(-1, width)
-    table = np.empty((len(starts), _HEAD + 2 * width), dtype=np.int64)
-    origin = starts.min(axis=1)
-    table[:, 0] = origin
-    table[:, 1] = stops.max(axis=1) - origin
-    table[:, 2], table[:, 3] = keys[:-1], keys[1:]
-    table[:, _HEAD::2] = starts - origin[:, None]
-    table[:, _HEAD + 1 :: 2] = stops - origin[:, None]
-    return table.reshape(-1)
-
-
-def _kinds_of(
-    index: ShardIndex, members: Ints, ends: Ints
-) -> tuple[Ints, list[tuple[str, ...]]]:
-    """Of which kind each sample is; of each kind the names of the fields, in order."""
-    num_samples = len(ends) - 1
-    column = index.member_extension[members]
-    counts = np.diff(ends)
-    kinds = np.zeros(num_samples, dtype=np.int64)
-    found: dict[tuple[int, ...], int] = {}
-    if num_samples and bool((counts == counts[0]).all()):
-        table = column.reshape(num_samples, int(counts[0]))
-        if bool((table == table[0]).all()):
-            found[tuple(table[0].tolist())] = 0
-    if not found:
-        each, bounds = column.tolist(), ends.tolist()
-        for i in range(num_samples):
-            kind = tuple(each[bounds[i] : bounds[i + 1]])
-            kinds[i] = found.setdefault(kind, len(found))
-    names = index.extensions
-    return kinds, [tuple(names[number] for number in kind) for kind in found]
-
-
-class Part(NamedTuple):
-    """Neighbours among the fields that are read at once: where to look in a row."""
-
-    first: int
-    """Of the number that is its first byte."""
-    last: int
-    """Of the number that is its end."""
-    fields: list[tuple[str, int, int]]
-    """Each with the places of its begin and of its end."""
-
-
-def _parts_of(names: tuple[str, ...], rows: Ints) -> list[Part]:
-    """Put fields together that are small, and lie near each other, in all rows."""
-    starts, stops = rows[:, _HEAD::2], rows[:, _HEAD + 1 :: 2]
-    is_small = (stops - starts).max(axis=0) <= _DIRECT_BYTES
-    gaps = starts[:, 1:] - stops[:, :-1]
-    is_near = (gaps.min(axis=0) >= 0) & (gaps.max(axis=0) <= _GAP_BYTES)
-    goes_on = [False, *(is_near & is_small[1:] & is_small[:-1]).tolist()]
-    parts: list[Part] = []
-    for k, name in enumerate(names):
-        at = _HEAD + 2 * k
-        field = (name, at, at + 1)
-        if goes_on[k]:
-            first, _, fields = parts.pop()
-            parts.append(Part(first, at + 1, [*fields, field]))
-        else:
-            parts.append(Part(at, at + 1, [field]))
-    return parts
 
 
 class Span(NamedTuple):
@@ -270,7 +32,7 @@ class Span(NamedTuple):
 
 
 def plan_spans(
-    fields: Iterable[tuple[str, int, int]], max_gap: int = _GAP_BYTES
+    fields: Iterable[tuple[str, int, int]], max_gap: int = GAP_BYTES
 ) -> list[Span]:
     """Put fields together that lie near each other.
 
@@ -370,11 +132,11 @@ class LocalShard:
         kind = places.kinds[i]
         row = places.unpack[kind](places.rows, places.starts[i])
         names = places.names[kind]
-        if row[1] > _DIRECT_BYTES:
+        if row[1] > DIRECT_BYTES:
             return self._read_parts(names, row, meter)
         data = self._pread(row[0], row[1], meter)
         sample = self._begun(row)
-        j = _HEAD
+        j = HEAD
         for name in names:
             sample[name] = data[row[j] : row[j + 1]]
             j += 2
@@ -431,7 +193,7 @@ class LocalShard:
         try:
             for row in places.table[rows].tolist():
                 offset, size = row[0], row[1]
-                if size > _DIRECT_BYTES:
+                if size > DIRECT_BYTES:
                     samples.append(self._read_parts(names, row, meter))
                     continue
                 data = pread(fd, size, offset)
@@ -444,7 +206,7 @@ class LocalShard:
                     sample = {"__key__": text[row[2] : row[3]], "__url__": url}
                 else:
                     sample = begun(row)
-                j = _HEAD
+                j = HEAD
                 for name in names:
                     sample[name] = data[row[j] : row[j + 1]]
                     j += 2
@@ -465,13 +227,13 @@ class LocalShard:
         for pair in self.places.run(first, stop):
             names, row = pair
             start, size = row[0], row[1]
-            if size > _DIRECT_BYTES:
+            if size > DIRECT_BYTES:
                 samples += self._read_near(waiting, origin, end, meter)
                 waiting = []
                 samples.append(self._read_parts(names, row, meter))
                 continue
             gap = start - end
-            if waiting and (gap > _GAP_BYTES or gap < 0 or end - origin > _LOCAL_BYTES):
+            if waiting and (gap > GAP_BYTES or gap < 0 or end - origin > _LOCAL_BYTES):
                 samples += self._read_near(waiting, origin, end, meter)
                 waiting = []
             if not waiting:
@@ -497,7 +259,7 @@ class LocalShard:
         for names, row in pairs:
             sample = begun(row)
             shift = row[0] - origin
-            j = _HEAD
+            j = HEAD
             for name in names:
                 sample[name] = data[shift + row[j] : shift + row[j + 1]]
                 j += 2

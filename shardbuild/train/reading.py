@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from shardbuild.errors import ManifestError, StorageError
+from shardbuild.shards.places import Places, fields_of
 from shardbuild.shards.readplaces import (
     LocalShard,
-    Places,
     Span,
     check_size,
     cut_spans,
-    fields_of,
     plan_spans,
 )
 from shardbuild.storage.fetch import RangeSource, read_many

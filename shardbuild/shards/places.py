@@ -1,0 +1,245 @@
+"""Where the payloads of a shard's samples are: an index made ready for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from shardbuild.shards.index import running_sum
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from shardbuild.shards.index import Ints, ShardIndex
+
+__all__ = ["DIRECT_BYTES", "GAP_BYTES", "HEAD", "Part", "Places", "Row", "fields_of"]
+
+DIRECT_BYTES: Final = 32 << 10
+"""A payload from which on is read by itself, straight into its bytes."""
+GAP_BYTES: Final = 8 << 10
+"""What is rather read than jumped over: it takes as long as a call of the kernel."""
+HEAD: Final = 4
+"""Numbers in a row before those of the fields."""
+
+Row = Sequence[int]
+
+
+class Places:
+    """An index made ready for access to one sample after the other, at any place.
+
+    All that is needed of a sample is one row: where its payloads begin, how long they
+    are together, begin and end of its key among all keys, and of each field its
+    begin and end. Numbers come out of it in a tenth of the time that they take out
+    of numpy's columns. ``fields`` are those that are wanted, all if it is None.
+
+    >>> from shardbuild.shards.index import IndexBuilder
+    >>> builder = IndexBuilder()
+    >>> builder.add("a", 0, [("cls", 512, 1), ("jpg", 1536, 700)])
+    >>> places = Places(builder.finish(2560, 10240, canonical=True), ["jpg"])
+    >>> places.key(0), places.wanted(0)
+    ('a', [('jpg', 1536, 2236)])
+    """
+
+    __slots__ = (
+        "_blob",
+        "_forms",
+        "_parts",
+        "kinds",
+        "names",
+        "num_bytes",
+        "rows",
+        "starts",
+        "table",
+        "text",
+        "unpack",
+    )
+
+    def __init__(
+        self, index: ShardIndex, fields: Collection[str] | None = None
+    ) -> None:
+        members, ends = _wanted_members(index, fields)
+        rows, starts = _rows_of(index, members, ends)
+        kinds, names = _kinds_of(index, members, ends)
+        # Read where they are needed: a call more takes a tenth of a sample's time.
+        self.rows = rows.data.cast("B")
+        self.starts = starts.data
+        self.kinds = kinds.data
+        self.table: Ints | None = None
+        """All rows, where all are alike."""
+        if len(names) == 1:
+            self.table = rows.reshape(len(kinds), -1)
+        self.names = names
+        forms = {len(some): Struct(f"{HEAD + 2 * len(some)}q") for some in names}
+        self._forms = [forms[len(some)] for some in names]
+        self.unpack = [form.unpack_from for form in self._forms]
+        self._parts: dict[tuple[str, ...], list[Part]] = {}
+        self._blob = index.key_bytes.tobytes()
+        self.text = self._blob.decode() if self._blob.isascii() else None
+        self.num_bytes = rows.nbytes + starts.nbytes + kinds.nbytes + len(self._blob)
+
+    def row(self, i: int) -> tuple[tuple[str, ...], Row]:
+        """The names of the wanted fields of sample ``i``, and its row."""
+        kind = self.kinds[i]
+        return self.names[kind], self.unpack[kind](self.rows, self.starts[i])
+
+    def run(self, first: int, stop: int) -> list[tuple[tuple[str, ...], Row]]:
+        """What `row` gives for each sample of a run."""
+        if len(self.names) != 1:
+            return [self.row(i) for i in range(first, stop)]
+        (names,) = self.names
+        part = self.rows[self.starts[first] : self.starts[stop]]
+        return [(names, row) for row in self._forms[0].iter_unpack(part)]
+
+    def parts(self, names: tuple[str, ...]) -> list[Part]:
+        """What is best read at once of long samples with these fields.
+
+        >>> from shardbuild.shards.index import IndexBuilder
+        >>> builder = IndexBuilder()
+        >>> members = [("cls", 512, 1), ("id", 1536, 3), ("jpg", 2560, 90_000)]
+        >>> builder.add("a", 0, members)
+        >>> places = Places(builder.finish(93_184, 102_400, canonical=True))
+        >>> [part.fields for part in places.parts(("cls", "id", "jpg"))]
+        [[('cls', 4, 5), ('id', 6, 7)], [('jpg', 8, 9)]]
+        """
+        parts = self._parts.get(names)
+        if parts is None:
+            parts = self._parts[names] = _parts_of(names, self._rows_of_kind(names))
+        return parts
+
+    def _rows_of_kind(self, names: tuple[str, ...]) -> Ints:
+        if self.table is not None:
+            return self.table
+        mine = np.asarray(self.kinds) == self.names.index(names)
+        rows = np.frombuffer(self.rows, np.int64)
+        firsts = np.asarray(self.starts)[:-1][mine] // rows.itemsize
+        table: Ints = rows[firsts[:, None] + np.arange(HEAD + 2 * len(names))]
+        return table
+
+    def cut_key(self, row: Row) -> str:
+        """The key of a row."""
+        if self.text is not None:
+            return self.text[row[2] : row[3]]
+        return self._blob[row[2] : row[3]].decode()
+
+    def key(self, i: int) -> str:
+        """The key of sample ``i``."""
+        return self.cut_key(self.row(i)[1])
+
+    def wanted(self, i: int) -> list[tuple[str, int, int]]:
+        """Name, first byte and end of each wanted field of sample ``i``."""
+        return fields_of(*self.row(i))
+
+
+def fields_of(names: tuple[str, ...], row: Row) -> list[tuple[str, int, int]]:
+    """Name, first byte and end of each field of a row."""
+    origin = row[0]
+    ends = iter(row[HEAD:])
+    return [
+        (name, origin + start, origin + stop)
+        for name, start, stop in zip(names, ends, ends, strict=True)
+    ]
+
+
+def _wanted_members(
+    index: ShardIndex, fields: Collection[str] | None
+) -> tuple[Ints, Ints]:
+    """The members that are wanted, and where those of each sample end among them."""
+    if fields is None:
+        return np.arange(index.num_members), index.sample_members
+    wanted = np.array([name in fields for name in index.extensions], dtype=np.bool_)
+    kept = wanted[index.member_extension] if len(wanted) else wanted
+    return np.flatnonzero(kept), running_sum(kept.astype(np.int64))[
+        index.sample_members
+    ]
+
+
+def _rows_of(index: ShardIndex, members: Ints, ends: Ints) -> tuple[Ints, Ints]:
+    """All rows, one after the other, and at which byte each one starts."""
+    counts = np.diff(ends)
+    starts = index.member_offset[members]
+    stops = starts + index.member_size[members]
+    places = running_sum(counts * 2 + HEAD)
+    keys = index.key_offsets
+    if len(counts) and counts[0] and bool((counts == counts[0]).all()):
+        return _table_of(starts, stops, keys, int(counts[0])), places * starts.itemsize
+    origin, size = np.zeros_like(counts), np.zeros_like(counts)
+    some = np.flatnonzero(counts)
+    if len(some):
+        origin[some] = np.minimum.reduceat(starts, ends[some])
+        size[some] = np.maximum.reduceat(stops, ends[some]) - origin[some]
+    heads = places[:-1]
+    rows = np.empty(int(places[-1]), dtype=np.int64)
+    rows[heads], rows[heads + 1] = origin, size
+    rows[heads + 2], rows[heads + 3] = keys[:-1], keys[1:]
+    at = np.repeat(heads + HEAD - 2 * ends[:-1], counts) + 2 * np.arange(len(members))
+    origins = np.repeat(origin, counts)
+    rows[at], rows[at + 1] = starts - origins, stops - origins
+    return rows, places * rows.itemsize
+
+
+def _table_of(starts: Ints, stops: Ints, keys: Ints, width: int) -> Ints:
+    """The rows of samples that all have as many fields, column by column."""
+    starts, stops = starts.reshape(-1, width), stops.reshape(-1, width)
+    table = np.empty((len(starts), HEAD + 2 * width), dtype=np.int64)
+    origin = starts.min(axis=1)
+    table[:, 0] = origin
+    table[:, 1] = stops.max(axis=1) - origin
+    table[:, 2], table[:, 3] = keys[:-1], keys[1:]
+    table[:, HEAD::2] = starts - origin[:, None]
+    table[:, HEAD + 1 :: 2] = stops - origin[:, None]
+    return table.reshape(-1)
+
+
+def _kinds_of(
+    index: ShardIndex, members: Ints, ends: Ints
+) -> tuple[Ints, list[tuple[str, ...]]]:
+    """Of which kind each sample is; of each kind the names of the fields, in order."""
+    num_samples = len(ends) - 1
+    column = index.member_extension[members]
+    counts = np.diff(ends)
+    kinds = np.zeros(num_samples, dtype=np.int64)
+    found: dict[tuple[int, ...], int] = {}
+    if num_samples and bool((counts == counts[0]).all()):
+        table = column.reshape(num_samples, int(counts[0]))
+        if bool((table == table[0]).all()):
+            found[tuple(table[0].tolist())] = 0
+    if not found:
+        each, bounds = column.tolist(), ends.tolist()
+        for i in range(num_samples):
+            kind = tuple(each[bounds[i] : bounds[i + 1]])
+            kinds[i] = found.setdefault(kind, len(found))
+    names = index.extensions
+    return kinds, [tuple(names[number] for number in kind) for kind in found]
+
+
+class Part(NamedTuple):
+    """Neighbours among the fields that are read at once: where to look in a row."""
+
+    first: int
+    """Of the number that is its first byte."""
+    last: int
+    """Of the number that is its end."""
+    fields: list[tuple[str, int, int]]
+    """Each with the places of its begin and of its end."""
+
+
+def _parts_of(names: tuple[str, ...], rows: Ints) -> list[Part]:
+    """Put fields together that are small, and lie near each other, in all rows."""
+    starts, stops = rows[:, HEAD::2], rows[:, HEAD + 1 :: 2]
+    is_small = (stops - starts).max(axis=0) <= DIRECT_BYTES
+    gaps = starts[:, 1:] - stops[:, :-1]
+    is_near = (gaps.min(axis=0) >= 0) & (gaps.max(axis=0) <= GAP_BYTES)
+    goes_on = [False, *(is_near & is_small[1:] & is_small[:-1]).tolist()]
+    parts: list[Part] = []
+    for k, name in enumerate(names):
+        at = HEAD + 2 * k
+        field = (name, at, at + 1)
+        if goes_on[k]:
+            first, _, fields = parts.pop()
+            parts.append(Part(first, at + 1, [*fields, field]))
+        else:
+            parts.append(Part(at, at + 1, [field]))
+    return parts
