@@ -305,7 +305,8 @@ class ShapedServer:
 
     def reset(self) -> None:
         """Its first ways again: fast and without faults."""
-        self.set(latency=0.0, rate=0.0, ranges=1, sized=1, fail=0, cut=0, short=0)
+        no_faults = {"fail": 0, "status": 503, "cut": 0, "short": 0}
+        self.set(latency=0.0, rate=0.0, ranges=1, sized=1, **no_faults)
 
 
 @contextlib.contextmanager
