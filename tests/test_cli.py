@@ -25,13 +25,15 @@ from PIL import Image
 
 from shardbuild import load_index, load_manifest, read_samples
 from shardbuild.build.settings import Progress
-from shardbuild.cli import options, show
+from shardbuild.cli import index, options, show
 from shardbuild.cli.joboptions import add_job_options, read_job_options
 from shardbuild.cli.main import COMMANDS, main
 from shardbuild.cli.preview import preview
 from shardbuild.cli.printing import plain, printable
 from shardbuild.cli.progress import ProgressBar
 from shardbuild.errors import ShardError
+from shardbuild.shards.index import save_index
+from shardbuild.storage import exists, write_bytes
 
 ROOT = Path(__file__).parents[1]
 
@@ -455,6 +457,21 @@ class TestIndex:
         assert said["manifest"] == manifest
         assert said["shards"][0]["num_samples"] == 3
         assert said["shards"][0]["num_bytes"] == shard.stat().st_size
+
+    def test_a_shard_of_a_store_that_changes_while_it_is_read_gets_no_manifest(
+        self, shard, capsys, monkeypatch
+    ):
+        url, manifest = "memory://changing/a.tar", "memory://changing/a.json"
+        write_bytes(url, shard.read_bytes())
+
+        def save_index_and_replace_the_shard(found, at, **options):
+            save_index(found, at, **options)
+            write_bytes(url, shard.read_bytes())
+
+        monkeypatch.setattr(index, "save_index", save_index_and_replace_the_shard)
+        assert main(["index", "--manifest", manifest, url]) == 1
+        assert f"{url}: has changed while it was read" in capsys.readouterr().err
+        assert not exists(manifest)
 
     def test_a_compressed_shard_is_known_by_its_file(self, shard):
         zipped = shard.with_name("z-000000.tar.gz")

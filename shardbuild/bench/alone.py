@@ -71,29 +71,19 @@ class Soloist:
                 process.kill()
 
 
-def _prepared(argument: str) -> tuple[Scene, str, int, str]:
-    from shardbuild.bench.workloads import Scene
-
-    workload, role, number, folder, *sizes = json.loads(argument)
-    return Scene(Path(folder), *sizes), role, number, workload
-
-
 def main(argv: Sequence[str]) -> None:
     """Prepare the contestant that ``argv`` describes; run it for each line of input."""
     from shardbuild.bench.catalog import WORKLOADS
+    from shardbuild.bench.workloads import Scene
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)  # what others print is no answer
-        scene, role, number, name = _prepared(argv[0])
-        workload = WORKLOADS[name]
-        groups = {
-            "baseline": workload.baseline,
-            "ours": workload.ours,
-            "peer": workload.peers,
-        }
+        name, role, number, folder, *sizes = json.loads(argv[0])
+        workload, scene = WORKLOADS[name], Scene(Path(folder), *sizes)
         with scene.resources:
-            contestant = groups[role](workload.prepare(scene))[number]
+            case = workload.prepare(scene)
+            contestant = workload.contestants(role, case)[number]
             gc.collect()
             gc.freeze()  # what was made for the bench is not looked through each time
             for _ in sys.stdin.buffer:

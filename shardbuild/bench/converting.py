@@ -56,12 +56,11 @@ def _case(scene: Scene) -> Case:
         functools.cache(lambda: [resize_photo(sample) for sample in plain.samples()]),
         plain.num_samples,
         plain.num_bytes,
-        extra={"photos": plain.samples},
     )
 
 
 def _jpegs(case: Case) -> list[bytes]:
-    return [sample["jpg"] for sample in case.extra["photos"]()]
+    return [sample["jpg"] for sample in case.scene.img]
 
 
 def _codec(jpegs: Sequence[bytes]) -> None:

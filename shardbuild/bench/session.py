@@ -18,7 +18,7 @@ from shardbuild.bench.targets import Verdict, judge
 from shardbuild.bench.timing import Contestant, Role, Timing, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from shardbuild.bench.workloads import Scene, Workload
 
@@ -90,11 +90,11 @@ def run_workload(
         case = workload.prepare(scene)
         if workload.is_alone:
             scene.save(workload.size)
-        groups: list[tuple[Role, Sequence[Contestant]]] = [
-            ("baseline", workload.baseline(case)),
-            ("ours", workload.ours(case)),
-            ("peer", workload.peers(case) if with_peers else []),
-        ]
+        roles: list[Role] = ["baseline", "ours"]
+        if with_peers:
+            roles.append("peer")
+        # All are asked for first: one that lacks a package starts no processes.
+        groups = [(role, workload.contestants(role, case)) for role in roles]
         contestants = [
             (role, _alone(workload, role, number, each, scene))
             for role, group in groups

@@ -24,6 +24,7 @@ from shardbuild.errors import SampleError, ShardbuildError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shardbuild.bench.timing import Role
     from shardbuild.shards.samples import Sample
 
 __all__ = [
@@ -195,6 +196,11 @@ class Workload:
     """Its contestants start processes of Python, which want bytecode."""
     is_alone: bool = False
     """Each contestant runs in a process of its own (`bench.alone`)."""
+
+    def contestants(self, role: Role, case: Case) -> Sequence[Contestant]:
+        """Give all who have a role."""
+        by_role = {"baseline": self.baseline, "ours": self.ours, "peer": self.peers}
+        return by_role[role](case)
 
 
 def check_samples(url: str, got: Iterable[Sample], true: Iterable[Sample]) -> None:

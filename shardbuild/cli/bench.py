@@ -41,11 +41,12 @@ DESCRIPTION = """\
 Measure reading, writing, converting, reshuffling and feeding on data made here; or,
 given urls, how fast these shards are read and what is in them.
 
-Every workload runs its contestants in turns, round by round, each in a process of
-its own, beside a raw baseline (readinto, a raw write, dd, bare codec calls), on a
-warm cache; what is told are medians of the ratios within a round, and how far they
-went. --peers adds webdataset, wids, litData, tarfile and Dask's groupby, checked to
-give the same bytes, and says of each of shardbuild's own floors whether it was met.
+Every workload runs its contestants in turns, round by round, beside a raw baseline
+(readinto, a raw write, dd, bare codec calls), on a warm cache; those of reading,
+writing, training and of converting in one process have each a process of their own.
+What is told are medians of the ratios within a round, and how far they went. --peers
+adds webdataset, wids, litData, tarfile and Dask's groupby, checked to give the same
+bytes, and says of each of shardbuild's own floors whether it was met.
 
 Exit status 0: measured; 1: something failed, or, with --strict, a floor was missed."""
 

@@ -137,7 +137,8 @@ def run(args: argparse.Namespace) -> int:
     def write(url: str) -> ShardFacts:
         return _write_indexes(url, args.key_rule, args.peers, storage_options)
 
-    before = stat_urls(urls, storage_options)
+    has_versions = target is not None and all(map(is_remote, urls))
+    before = stat_urls(urls, storage_options) if has_versions else []
     shards = []
     with ThreadPoolExecutor(args.workers) as pool:
         for facts in pool.map(write, urls):
@@ -146,8 +147,11 @@ def run(args: argparse.Namespace) -> int:
                 samples = count_of(facts.num_samples, "sample")
                 print(f"{printable(index_url(facts.url))}: {samples}")
     if target:
-        after = stat_urls(urls, storage_options)
-        manifest = make_manifest(shards, target, _versions(target, before, after))
+        seen = {}
+        if has_versions:
+            after = stat_urls(urls, storage_options)
+            seen = version_facts(target, _unchanged(before, after))
+        manifest = make_manifest(shards, target, seen)
         if not args.overwrite:
             _refuse_different(target, manifest, storage_options)
         save_manifest(manifest, target, storage_options=storage_options)
@@ -155,16 +159,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _versions(
-    target: str, before: Sequence[UrlFacts], after: Sequence[UrlFacts]
-) -> dict[str, Any]:
-    """Return what the manifest says of its shards' versions, if they are on a store."""
+def _unchanged(before: Sequence[UrlFacts], after: Sequence[UrlFacts]) -> list[str]:
+    """Return the versions of shards that are the same before and after reading."""
     for first, then in zip(before, after, strict=True):
         if first != then:
             raise StorageError(first.url, "has changed while it was read")
-    if not all(is_remote(facts.url) for facts in after):
-        return {}
-    return version_facts(target, [facts.fingerprint for facts in after])
+    return [facts.fingerprint for facts in after]
 
 
 def _print_result(

@@ -126,8 +126,8 @@ class _Pattern(NamedTuple):
     fields: list[str]
     num_bytes: int
     """The length of the longest name."""
-    is_plain: bool
-    """Whether the names are key, dot, field, as they are."""
+    is_named_so: bool
+    """As `Run.is_named_so`."""
 
 
 def _patterned(chain: Chain, files: Files, key_rule: KeyRule) -> _Grouped | None:
@@ -168,15 +168,14 @@ def _patterned(chain: Chain, files: Files, key_rule: KeyRule) -> _Grouped | None
         members=slice(0, end),
         firsts=slice(0, end + 1, width),
         skipped=Counter(),
-        is_named_so=pattern.is_plain,
+        is_named_so=pattern.is_named_so,
     )
 
 
 def _pattern_of(rows: Bytes, first_files: Ints, key_rule: KeyRule) -> _Pattern | None:
     """The pattern of the first sample's names, if it is one for columns."""
-    names = (
-        row[:_NAME_BYTES].tobytes().partition(b"\0")[0] for row in rows[first_files]
-    )
+    heads = rows[first_files]
+    names = (row[:_NAME_BYTES].tobytes().partition(b"\0")[0] for row in heads)
     first = next(names)
     here = 2 if first.startswith(b"./") else 0
     name_start = max(first.rfind(b"/") + 1, here)
@@ -203,10 +202,10 @@ def _pattern_of(rows: Bytes, first_files: Ints, key_rule: KeyRule) -> _Pattern |
     # What lies behind a name's end is no part of it, and yet no zeros.
     ends = (
         row[dot + 1 : _NAME_BYTES].tobytes().rstrip(b"\0").decode(errors="replace")
-        for row in rows[first_files]
+        for row in heads
     )
-    is_plain = here == 0 and all(map(operator.eq, fields, ends))
-    return _Pattern(here, dot, fields, longest, is_plain)
+    is_named_so = here == 0 and all(map(operator.eq, fields, ends))
+    return _Pattern(here, dot, fields, longest, is_named_so)
 
 
 def _keys_of(names: Bytes, pattern: _Pattern) -> list[str] | None:
