@@ -12,6 +12,7 @@ import re
 import struct
 import zipfile
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
@@ -28,6 +29,8 @@ _HEADER = re.compile(
     rb"'shape': \((\d{1,18}),\), \} *\n"
 )
 _MAX_HEADER = 1024
+_LOCAL_MAGIC = b"PK\x03\x04"
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 def pack_columns(columns: Mapping[str, NDArray[Any]]) -> bytes:
@@ -58,11 +61,12 @@ def unpack_columns(data: bytes) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
-            _check_entries(entries, len(data))
-            return {
-                entry.filename.removesuffix(".npy"): _column(archive.read(entry))
-                for entry in entries
-            }
+        _check_entries(entries, len(data))
+        whole = memoryview(data)
+        return {
+            entry.filename.removesuffix(".npy"): _column(_content(whole, entry))
+            for entry in entries
+        }
     except (
         *(EOFError, LookupError, NotImplementedError, OSError, OverflowError),
         *(RuntimeError, struct.error, zipfile.BadZipFile),
@@ -87,12 +91,32 @@ def _check_entries(entries: list[zipfile.ZipInfo], num_bytes: int) -> None:
         raise ValueError(problem)
 
 
-def _column(data: bytes) -> NDArray[Any]:
+def _content(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
+    """The bytes of a part that is stored as it is, without a copy.
+
+    `zipfile` takes ten times as long, for each part.
+    """
+    at = entry.header_offset
+    magic, num_name_bytes, num_extra_bytes = _LOCAL_HEADER.unpack_from(data, at)
+    begin = at + _LOCAL_HEADER.size
+    name = bytes(data[begin : begin + num_name_bytes])
+    begin += num_name_bytes + num_extra_bytes
+    content = data[begin : begin + entry.file_size]
+    if magic != _LOCAL_MAGIC or name != entry.orig_filename.encode():
+        problem = f"there is no {entry.orig_filename!r} at byte {at}"
+        raise ValueError(problem)
+    if len(content) != entry.file_size or crc32(content) != entry.CRC:
+        problem = f"the sum of {entry.orig_filename!r} is wrong"
+        raise ValueError(problem)
+    return content
+
+
+def _column(data: memoryview) -> NDArray[Any]:
     start = len(_MAGIC) + 2
     stop = start + int.from_bytes(data[len(_MAGIC) : start], "little")
     match = _HEADER.fullmatch(data, start, min(stop, start + _MAX_HEADER))
-    if not data.startswith(_MAGIC) or match is None:
-        problem = f"a column has the header {data[:100]!r}"
+    if data[: len(_MAGIC)] != _MAGIC or match is None:
+        problem = f"a column has the header {bytes(data[:100])!r}"
         raise ValueError(problem)
     # What is there counts, and not what the header says is there.
     column = np.frombuffer(data, dtype=match[1].decode(), offset=stop)

@@ -128,10 +128,9 @@ class LocalShard:
             StorageError: It cannot be read.
             TruncatedShardError: The shard ends before it.
         """
-        places = self.places
-        kind = places.kinds[i]
-        row = places.unpack[kind](places.rows, places.starts[i])
-        names = places.names[kind]
+        return self._read_row(*self.places.row(i), meter)
+
+    def _read_row(self, names: tuple[str, ...], row: Row, meter: Meter) -> Sample:
         if row[1] > DIRECT_BYTES:
             return self._read_parts(names, row, meter)
         data = self._pread(row[0], row[1], meter)
@@ -185,38 +184,36 @@ class LocalShard:
         if places.table is None:
             return [self.read_one(i, meter) for i in rows.tolist()]
         (names,) = places.names
-        begun, pread, fd = self._begun, os.pread, self._fd
-        url, text = self.url, places.text or ""
-        is_plain = self._is_named and places.text is not None
+        picked = places.table.take(rows, axis=0).tolist()
+        if places.text is None or not (places.are_small and self._is_named):
+            return [self._read_row(names, row, meter) for row in picked]
+        return self._read_small(names, picked, places.text, meter)
+
+    def _read_small(
+        self, names: tuple[str, ...], rows: list[Row], text: str, meter: Meter
+    ) -> list[Sample]:
+        """Read small samples that are alike: what a call costs would be felt here."""
+        pread, fd, url = os.pread, self._fd, self.url
+        fields = [
+            (name, HEAD + 2 * k, HEAD + 2 * k + 1) for k, name in enumerate(names)
+        ]
         samples: list[Sample] = []
-        num_bytes = num_read = offset = 0
+        offset = 0
         try:
-            for row in places.table[rows].tolist():
+            for row in rows:
                 offset, size = row[0], row[1]
-                if size > DIRECT_BYTES:
-                    samples.append(self._read_parts(names, row, meter))
-                    continue
                 data = pread(fd, size, offset)
                 if len(data) != size:
                     data = self._read_rest(data, offset, size)
-                num_bytes += size
-                num_read += 1
-                sample: Sample
-                if is_plain:
-                    sample = {"__key__": text[row[2] : row[3]], "__url__": url}
-                else:
-                    sample = begun(row)
-                j = HEAD
-                for name in names:
-                    sample[name] = data[row[j] : row[j + 1]]
-                    j += 2
+                sample: Sample = {"__key__": text[row[2] : row[3]], "__url__": url}
+                for name, at, end in fields:
+                    sample[name] = data[row[at] : row[end]]
                 samples.append(sample)
         except OSError as error:
             problem = f"at byte {offset}: {error.strerror}"
             raise StorageError(self.url, problem) from error
-        finally:
-            meter.read_bytes += num_bytes
-            meter.read_requests += num_read
+        meter.read_bytes += sum([row[1] for row in rows])
+        meter.read_requests += len(rows)
         return samples
 
     def read_run(self, first: int, stop: int, meter: Meter) -> list[Sample]:
