@@ -19,12 +19,11 @@ from shardbuild.shards.index import (
     IndexBuilder,
     ShardIndex,
     concat_indexes,
-    dali_index,
-    energon_index,
     index_url,
     load_index,
     save_index,
 )
+from shardbuild.shards.peerindexes import dali_index, energon_index
 
 keys = st.text("abé/\U0001f600_", min_size=1, max_size=8)
 members = st.lists(

@@ -27,7 +27,7 @@ from hypothesis import given, settings
 import shardbuild as sb
 from shardbuild.bench.peers import load_peer
 from shardbuild.cli.main import main
-from shardbuild.shards.index import dali_index, energon_index
+from shardbuild.shards.peerindexes import dali_index, energon_index
 from shardbuild.shards.reader import read_indexed, read_stream, scan_stream
 from shardbuild.shards.readfacts import ReadFacts
 from tests.building import PHOTOS, digests

@@ -15,8 +15,6 @@ from shardbuild.cli.printing import count_of, print_json, printable
 from shardbuild.errors import DestinationError, ManifestError, StorageError
 from shardbuild.shards.index import (
     ShardIndex,
-    dali_index,
-    energon_index,
     index_url,
     save_index,
 )
@@ -29,6 +27,7 @@ from shardbuild.shards.manifest import (
     save_manifest,
     version_facts,
 )
+from shardbuild.shards.peerindexes import dali_index, energon_index
 from shardbuild.shards.reader import scan_stream
 from shardbuild.storage import (
     exists,
