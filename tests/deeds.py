@@ -68,3 +68,7 @@ def refuse(sample: Sample) -> Sample:
 def looking(value: str) -> str:
     look()
     return value
+
+
+def setting_of(name: str) -> dict[str, Any]:
+    return {name: os.environ.get(name)}

@@ -47,6 +47,7 @@ from tests.deeds import (
     looking,
     mark,
     refuse,
+    setting_of,
 )
 
 if TYPE_CHECKING:
@@ -402,6 +403,29 @@ class TestChoice:
             threads = runner.client.run(os.environ.get, "OMP_NUM_THREADS")
         assert list(trim.values()) == [os.environ.get("MALLOC_TRIM_THRESHOLD_")]
         assert list(threads.values()) == ["1"]
+
+    def test_processes_do_their_algebra_in_one_thread_as_those_of_a_cluster(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+        before = dict(os.environ)
+        with open_runner(Scheduler("processes", 1)) as runner:
+            found: list[dict[str, Any]] = []
+            runner.run(setting_of, names, found.append)
+        assert found == [{name: "1"} for name in names]
+        assert dict(os.environ) == before
+
+    def test_threads_that_the_user_asks_for_are_his(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        with open_runner(Scheduler("processes", 1)) as runner:
+            found: list[dict[str, Any]] = []
+            runner.run(setting_of, ["OMP_NUM_THREADS"], found.append)
+        assert found == [{"OMP_NUM_THREADS": "3"}]
+        assert os.environ["OMP_NUM_THREADS"] == "3"
 
     def test_where_nobody_answers_is_refused(self) -> None:
         with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,15 +15,34 @@ from typing import TYPE_CHECKING, Any
 from shardbuild.build.stopping import deferred_interrupts, stop_every_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
+
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let processes that are started meanwhile do their algebra in one thread.
+
+    So do the workers of Dask's clusters: there is a process for each core already, and
+    sums come out the same. What the user has set holds.
+    """
+    unset = [name for name in _THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(unset, "1"))
+    try:
+        yield
+    finally:
+        for name in unset:
+            os.environ.pop(name, None)
 
 
 class PoolProcess(SpawnProcess):
     """A process that does not hear of Ctrl-C before it can deal with it."""
 
     def start(self) -> None:
-        with deferred_interrupts():
+        with deferred_interrupts(), _one_thread_each():
             super().start()
 
 
