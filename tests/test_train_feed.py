@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import pickle
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 import shardbuild as sb
 from shardbuild.errors import SampleError, StateError, UsageError
+from shardbuild.streams.splitters import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -556,6 +558,34 @@ class TestItems:
         batches = large.feed(4, shuffle=True, last="mask")
         fed = [k for b in batches for k in np.array(keys_of(b))[b.mask].tolist()]
         assert sorted(fed) == sorted(wanted)
+
+    def test_a_shard_that_is_named_twice_is_there_twice(self, folder):
+        url = write_set(folder, [4], "twice").replace(".json", "-000.tar")
+        keys = all_keys([4], "twice")
+        dataset = sb.Dataset([url, url])[3:]
+        assert len(dataset) == 5
+        assert keys_of(dataset) == [keys[3], *keys]
+        halves = [functools.partial(split, rank=rank, world=2) for rank in range(2)]
+        parts = [sb.Dataset([url, url], splitter=half)[3:] for half in halves]
+        assert [keys_of(part) for part in parts] == [keys[3:], keys]
+        nodes = [sb.Dataset([url, url], nodesplitter=half)[3:] for half in halves]
+        assert [len(node) for node in nodes] == [1, 4]
+        shuffled = [
+            keys_of(sb.Dataset([url, url], shuffle=True, seed=seed)[3:])
+            for seed in range(8)
+        ]
+        assert {len(each) for each in shuffled} == {5}
+        assert {each[0] for each in shuffled} == {keys[0], keys[3]}
+
+    def test_a_splitter_may_make_urls_of_its_own_where_they_are_clear(self, folder):
+        url = write_set(folder, [4], "own").replace(".json", "-000.tar")
+
+        def own(urls: Iterable[str]) -> list[str]:
+            return ["".join(url) for url in urls]
+
+        assert keys_of(sb.Dataset(url, splitter=own)[1:]) == all_keys([4], "own")[1:]
+        with pytest.raises(UsageError, match="a splitter gives what it was given"):
+            list(sb.Dataset([url, url], splitter=own)[1:])
 
     def test_stages_apply(self, dataset):
         staged = dataset.decode().to_tuple("cls")

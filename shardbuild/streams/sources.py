@@ -165,8 +165,9 @@ class ShardSource:
         """The samples of this node's shards, for all its workers together."""
         if self.length_said is not True:
             return None if self.length_said is False else self.length_said
-        if self.is_resampled:
-            return None
+        return None if self.is_resampled else self._num_samples(epoch)
+
+    def _num_samples(self, epoch: int) -> int | None:
         if "counts" not in self._known:
             self._known["counts"] = self._counts()
         counts: dict[str, int] | None = self._known["counts"]

@@ -368,8 +368,7 @@ class Dataset(Pipeline):
 def _selected(source: ShardSource, catalog: Catalog) -> SelectedSource:
     """The same shards, read by a catalog of them."""
     values = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
-    known = {"urls": catalog.urls}
-    return SelectedSource(**{**values, "catalog": catalog, "_known": known})
+    return SelectedSource(**{**values, "catalog": catalog, "_known": {}})
 
 
 def feed_options(  # those of a feed

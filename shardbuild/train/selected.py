@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shardbuild.errors import UsageError
 from shardbuild.streams.guarding import goes_on
 from shardbuild.streams.sources import ShardSource
 from shardbuild.train.reading import SampleReader
@@ -47,13 +47,15 @@ class SelectedSource(ShardSource):
         if "reader" in self._known:
             self._known.pop("reader").close()
 
+    def all_urls(self) -> list[str]:
+        """The urls of all shards, each of which knows which shard it is of."""
+        return [_ShardUrl.of(url, n) for n, url in enumerate(self.catalog.urls)]
+
     def samples(self, epoch: int) -> Iterator[Sample]:
         """The samples of this process's shards."""
-        numbers = self._numbers()
         with closing(self._new_reader()) as reader:
             for url in self.shard_urls(epoch):
-                number = numbers[url][0]
-                numbers[url].rotate(-1)
+                number = self._number(url)
                 try:
                     yield from self._samples_at(reader, number)
                 except Exception as error:  # noqa: BLE001  # the handler decides
@@ -66,15 +68,29 @@ class SelectedSource(ShardSource):
             rows = np.arange(first, min(first + _READ_AT_ONCE, count), dtype=np.int64)
             yield from reader.read(np.full(len(rows), number, np.int64), rows)
 
-    def _numbers(self) -> dict[str, deque[int]]:
-        """The shards of each url: one url may be there several times."""
-        numbers: dict[str, deque[int]] = defaultdict(deque)
-        for number, url in enumerate(self.catalog.urls):
-            numbers[url].append(number)
-        return numbers
+    def _num_samples(self, epoch: int) -> int:
+        counts = self.catalog.counts
+        return sum(int(counts[self._number(url)]) for url in self.node_urls(epoch))
 
-    def _counts(self) -> dict[str, Any] | None:
-        counts: dict[str, int] = {}
-        for url, count in zip(self.catalog.urls, self.catalog.counts, strict=True):
-            counts[url] = int(count)
-        return counts
+    def _number(self, url: str) -> int:
+        """Which shard a url is of, that a splitter has given."""
+        if isinstance(url, _ShardUrl):
+            return url.number
+        if self.catalog.urls.count(url) != 1:
+            problem = "names no shard or several: a splitter gives what it was given"
+            raise UsageError(url, problem)
+        return self.catalog.urls.index(url)
+
+
+class _ShardUrl(str):
+    """A url of a shard: of a list that has it twice, too, it is known which it is."""
+
+    __slots__ = ("number",)
+
+    number: int
+
+    @classmethod
+    def of(cls, url: str, number: int) -> _ShardUrl:
+        made = cls(url)
+        made.number = number
+        return made
