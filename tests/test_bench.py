@@ -34,7 +34,7 @@ from shardbuild.bench.session import kept_bytecode, run_workload, scratch_folder
 from shardbuild.bench.shaped_server import Shape, shaped_server
 from shardbuild.bench.shards import TotalSize, measure_shards
 from shardbuild.bench.targets import TARGETS, Target, judge
-from shardbuild.bench.timing import Contestant, Timing, measure
+from shardbuild.bench.timing import Contestant, Lap, Timing, measure
 from shardbuild.bench.workloads import (
     Scene,
     check_any_order,
@@ -108,6 +108,37 @@ def test_peak_memory_is_kept_where_it_is_known():
     unknown = Contestant("unknown", run=lambda: None)
     timings = measure([("ours", known), ("peer", unknown)], 2, warm_up=False)
     assert [timing.peak_bytes for timing in timings] == [(5, 5), ()]
+
+
+def test_who_is_quick_runs_for_as_long_as_is_asked_and_the_mean_counts():
+    slow = iter([Lap(3.0, 2.0, 5)] * 2)
+    quick = iter([Lap(0.4, 0.1, 7), Lap(0.2, 0.3, 9), Lap(0.6, 0.2, 8)] * 2)
+    happened: list[str] = []
+    timings = measure(
+        [
+            ("ours", Contestant("slow", lambda: next(slow))),
+            (
+                "peer",
+                Contestant(
+                    "quick",
+                    lambda: next(quick),
+                    reset=lambda: happened.append("reset"),
+                    check=lambda: happened.append("check"),
+                ),
+            ),
+        ],
+        2,
+        warm_up=False,
+        least_seconds=1.0,
+    )
+    assert not list(slow) + list(quick)
+    assert [timing.wall for timing in timings] == [
+        (3.0, 3.0),
+        pytest.approx((0.4, 0.4)),
+    ]
+    assert timings[1].cpu == pytest.approx((0.2, 0.2))
+    assert [timing.peak_bytes for timing in timings] == [(5, 5), (9, 9)]
+    assert happened == [*["reset"] * 3, "check", *["reset"] * 5]
 
 
 # Data

@@ -124,7 +124,9 @@ def unpadded(batches: Iterable[Any]) -> Iterator[Sample]:
         yield from itertools.compress(batch, batch.mask)
 
 
-def open_feed(case: Case, batch: int, *, shuffle: bool) -> Feed:
+def open_feed(
+    case: Case, batch: int, *, shuffle: bool, open_shards: int | None = None
+) -> Feed:
     """Open a new feed of all samples, in batches of so many, masked at the end."""
     from shardbuild.train.dataset import Dataset
 
@@ -135,14 +137,18 @@ def open_feed(case: Case, batch: int, *, shuffle: bool) -> Feed:
         rank=0,
         world=1,
         last="mask",
+        open_shards=open_shards,
     )
 
 
-def _fed_by_us(name: str, case: Case, *, shuffle: bool) -> Contestant:
+def _fed_by_us(
+    name: str, case: Case, *, shuffle: bool, open_shards: int | None = None
+) -> Contestant:
     """Make a contestant that takes the batches of an epoch from a new feed."""
 
     def feed() -> Feed:
-        return open_feed(case, case.extra["batch"], shuffle=shuffle)
+        batch = case.extra["batch"]
+        return open_feed(case, batch, shuffle=shuffle, open_shards=open_shards)
 
     def run() -> None:
         with closing(feed()) as batches:
@@ -160,6 +166,8 @@ def _ours(case: Case) -> Sequence[Contestant]:
     return [
         _fed_by_us("shardbuild", case, shuffle=False),
         _fed_by_us("shardbuild, shuffled", case, shuffle=True),
+        # litData shuffles within one chunk of 64 MB after the other: about as far.
+        _fed_by_us("shardbuild, in 2 shards", case, shuffle=True, open_shards=2),
     ]
 
 

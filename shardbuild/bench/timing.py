@@ -130,6 +130,15 @@ def time_lap(run: Callable[[], int | Lap | None]) -> Lap:
     return found if isinstance(found, Lap) else Lap(wall, cpu, found)
 
 
+def _mean_of(laps: Sequence[Lap]) -> Lap:
+    peaks = [lap.peak_bytes for lap in laps if lap.peak_bytes is not None]
+    return Lap(
+        statistics.fmean(lap.wall for lap in laps),
+        statistics.fmean(lap.cpu for lap in laps),
+        max(peaks, default=None),
+    )
+
+
 class _Stopwatch:
     """The rounds of one contestant."""
 
@@ -137,9 +146,12 @@ class _Stopwatch:
         self.contestant = contestant
         self.laps: list[Lap] = []
 
-    def run(self, *, is_checked: bool = False) -> None:
-        self.contestant.reset()
-        self.laps.append(time_lap(self.contestant.run))
+    def run(self, least_seconds: float, *, is_checked: bool = False) -> None:
+        laps: list[Lap] = []
+        while not laps or sum(lap.wall for lap in laps) < least_seconds:
+            self.contestant.reset()
+            laps.append(time_lap(self.contestant.run))
+        self.laps.append(_mean_of(laps))
         if is_checked:
             self.contestant.check()
         # What others made is not in the way of the next one.
@@ -156,7 +168,11 @@ class _Stopwatch:
 
 
 def measure(
-    contestants: Sequence[tuple[Role, Contestant]], num_rounds: int, *, warm_up: bool
+    contestants: Sequence[tuple[Role, Contestant]],
+    num_rounds: int,
+    *,
+    warm_up: bool,
+    least_seconds: float = 0.0,
 ) -> list[Timing]:
     """Let the contestants take turns, there and back again, and check their work.
 
@@ -166,6 +182,9 @@ def measure(
         num_rounds: how often each runs.
         warm_up: each runs once more, untimed, before the first round, so that imports
             and caches cost nobody anything.
+        least_seconds: who is quicker runs again in the same round, and the mean counts:
+            a processor that is shared is fast and slow by turns, and who runs for long
+            has some of both.
 
     Raises:
         ShardbuildError: a contestant did not do what it had to do.
@@ -188,7 +207,7 @@ def measure(
     try:
         for number in range(num_rounds):
             for watch in watches if number % 2 == 0 else reversed(watches):
-                watch.run(is_checked=number == 0 and not warm_up)
+                watch.run(least_seconds, is_checked=number == 0 and not warm_up)
     finally:
         gc.unfreeze()
     pairs = zip(watches, contestants, strict=True)

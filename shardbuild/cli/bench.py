@@ -89,7 +89,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="the sizes that the floors are about, whatever they cost in time",
+        help="the sizes that the floors are about, whatever they cost in time; who is "
+        "quick runs again in each round, until 2 seconds are over",
     )
     parser.add_argument(
         "--workers", type=count, default=2, metavar="N", help="default: 2"
