@@ -516,7 +516,8 @@ def _from_columns(columns: Mapping[str, NDArray[Any]]) -> ShardIndex:
         if float(distances.sum(dtype=np.float64)) * _BLOCK > _LIMIT:
             problem = "its offsets are impossible"
             raise ValueError(problem)
-    steps = headers * _BLOCK + _padded(sizes)
+    rooms = _padded(sizes)
+    steps = headers * _BLOCK + rooms
     steps[sample_members[:-1]] += gaps * _BLOCK
     ends = running_sum(steps)
     starts = ends[sample_members[:-1]] + gaps * _BLOCK
@@ -529,7 +530,7 @@ def _from_columns(columns: Mapping[str, NDArray[Any]]) -> ShardIndex:
         sample_members=sample_members,
         sample_offsets=np.append(starts, np.int64(end)),
         member_extension=kinds.astype(extension_type(len(extensions))),
-        member_offset=ends[1:] - _padded(sizes),
+        member_offset=ends[1:] - rooms,
         member_size=sizes,
         extensions=extensions,
         num_bytes=num_bytes,

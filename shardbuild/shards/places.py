@@ -48,6 +48,7 @@ class Places:
         "_forms",
         "_parts",
         "are_small",
+        "fields",
         "kinds",
         "names",
         "num_bytes",
@@ -70,10 +71,13 @@ class Places:
         self.kinds = kinds.data
         self.table: Ints | None = None
         """All rows, where all are alike."""
+        self.fields: list[tuple[str, int, int]] = []
+        """Of such rows: each field, and the places of its begin and of its end."""
         self.are_small = False
         """Whether all are alike, and read at one go."""
         if len(names) == 1:
             self.table = rows.reshape(len(kinds), -1)
+            self.fields = _fields_at(names[0])
             self.are_small = int(self.table[:, 1].max()) <= DIRECT_BYTES
         self.names = names
         forms = {len(some): Struct(f"{HEAD + 2 * len(some)}q") for some in names}
@@ -135,6 +139,12 @@ class Places:
     def wanted(self, i: int) -> list[tuple[str, int, int]]:
         """Name, first byte and end of each wanted field of sample ``i``."""
         return fields_of(*self.row(i))
+
+
+def _fields_at(names: tuple[str, ...]) -> list[tuple[str, int, int]]:
+    """Each field, and where in a row its begin and its end are."""
+    places = range(HEAD, HEAD + 2 * len(names), 2)
+    return [(name, at, at + 1) for name, at in zip(names, places, strict=True)]
 
 
 def fields_of(names: tuple[str, ...], row: Row) -> list[tuple[str, int, int]]:
@@ -242,12 +252,11 @@ def _parts_of(names: tuple[str, ...], rows: Ints) -> list[Part]:
     is_near = (gaps.min(axis=0) >= 0) & (gaps.max(axis=0) <= GAP_BYTES)
     goes_on = [False, *(is_near & is_small[1:] & is_small[:-1]).tolist()]
     parts: list[Part] = []
-    for k, name in enumerate(names):
-        at = HEAD + 2 * k
-        field = (name, at, at + 1)
-        if goes_on[k]:
+    for follows, field in zip(goes_on, _fields_at(names), strict=True):
+        _, begin, end = field
+        if follows:
             first, _, fields = parts.pop()
-            parts.append(Part(first, at + 1, [*fields, field]))
+            parts.append(Part(first, end, [*fields, field]))
         else:
-            parts.append(Part(at, at + 1, [field]))
+            parts.append(Part(begin, end, [field]))
     return parts

@@ -174,47 +174,59 @@ class LocalShard:
         meter.read_requests += len(parts)
         return sample
 
-    def read_rows(self, rows: Ints, meter: Meter) -> list[Sample]:
-        """Read samples at any places, one ``pread`` each if they are small.
+    def read_rows(
+        self, rows: Ints, samples: list[Sample], places: list[int], meter: Meter
+    ) -> None:
+        """Read samples at any places into a list, one ``pread`` each if they are small.
+
+        Args:
+            rows: Which samples, best in the order they lie in.
+            samples: What they are put into.
+            places: Where in it each belongs.
+            meter: Where it is counted what was read.
 
         Raises:
             StorageError: As `read_one`.
         """
-        places = self.places
-        if places.table is None:
-            return [self.read_one(i, meter) for i in rows.tolist()]
-        (names,) = places.names
-        picked = places.table.take(rows, axis=0).tolist()
-        if places.text is None or not (places.are_small and self._is_named):
-            return [self._read_row(names, row, meter) for row in picked]
-        return self._read_small(names, picked, places.text, meter)
+        table, text = self.places.table, self.places.text
+        if table is None:
+            for at, i in zip(places, rows.tolist(), strict=True):
+                samples[at] = self.read_one(i, meter)
+            return
+        picked = table.take(rows, axis=0).tolist()
+        if self._is_named and self.places.are_small and text is not None:
+            self._read_small(picked, text, samples, places, meter)
+            return
+        (names,) = self.places.names
+        for at, row in zip(places, picked, strict=True):
+            samples[at] = self._read_row(names, row, meter)
 
     def _read_small(
-        self, names: tuple[str, ...], rows: list[Row], text: str, meter: Meter
-    ) -> list[Sample]:
+        self,
+        rows: list[Row],
+        text: str,
+        samples: list[Sample],
+        places: list[int],
+        meter: Meter,
+    ) -> None:
         """Read small samples that are alike: what a call costs would be felt here."""
-        pread, fd, url = os.pread, self._fd, self.url
-        fields = [
-            (name, HEAD + 2 * k, HEAD + 2 * k + 1) for k, name in enumerate(names)
-        ]
-        samples: list[Sample] = []
+        pread, fd, url, fields = os.pread, self._fd, self.url, self.places.fields
         offset = 0
         try:
-            for row in rows:
+            for at, row in zip(places, rows):  # noqa: B905  # as many
                 offset, size = row[0], row[1]
                 data = pread(fd, size, offset)
                 if len(data) != size:
                     data = self._read_rest(data, offset, size)
                 sample: Sample = {"__key__": text[row[2] : row[3]], "__url__": url}
-                for name, at, end in fields:
-                    sample[name] = data[row[at] : row[end]]
-                samples.append(sample)
+                for name, begin, end in fields:
+                    sample[name] = data[row[begin] : row[end]]
+                samples[at] = sample
         except OSError as error:
             problem = f"at byte {offset}: {error.strerror}"
             raise StorageError(self.url, problem) from error
         meter.read_bytes += sum([row[1] for row in rows])
         meter.read_requests += len(rows)
-        return samples
 
     def read_run(self, first: int, stop: int, meter: Meter) -> list[Sample]:
         """Read samples that lie one after the other, many by one read."""

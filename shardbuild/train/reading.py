@@ -203,23 +203,21 @@ class SampleReader:
         bounds = [0, *starts.tolist(), len(order)]
         groups = zip(numbers[bounds[:-1]].tolist(), pairwise(bounds), strict=True)
         meter = current_meter()
-        samples: list[Sample] = []
+        places = order.tolist()
+        samples: list[Sample] = [{}] * len(places)
         far: list[tuple[int, _RemoteShard, int]] = []
         while some := list(islice(groups, _AT_ONCE)):
             opened = self._opened({number for number, _ in some})
             for number, (start, stop) in some:
-                shard = opened[number]
+                shard, here = opened[number], places[start:stop]
                 if isinstance(shard, LocalShard):
-                    samples += shard.read_rows(rows[start:stop], meter)
+                    shard.read_rows(rows[start:stop], samples, here, meter)
                 else:
                     wanted = rows[start:stop].tolist()
-                    far += zip(range(start, stop), repeat(shard), wanted, strict=False)
-                    samples += [{} for _ in wanted]
+                    far += zip(here, repeat(shard), wanted, strict=False)
         if far:
             _read_far(far, samples, self._cache)
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return list(map(samples.__getitem__, back.tolist()))
+        return samples
 
     # -- what is open ---------------------------------------------------------
 
