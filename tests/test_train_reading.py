@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardbuild import ShardWriter, read_samples
+from shardbuild import ShardWriter, TarWriter, read_samples
 from shardbuild.cli.main import main
 from shardbuild.errors import (
     ManifestError,
@@ -173,6 +173,26 @@ class TestPlaces:
             samples = reader.read(shards[order], rows[order])
             assert len(reader._open) <= max_open
         assert samples == [expected[i] for i in order]
+
+    @pytest.mark.parametrize("num_bytes", [10, 40_000])
+    @pytest.mark.parametrize("num_fields", [1, 3, 64, 65, 150])
+    def test_samples_with_the_same_fields(self, tmp_path, num_fields, num_bytes):
+        url = f"{tmp_path}/alike.tar"
+        names = [f"f{k:03d}" for k in range(num_fields)]
+        samples = []
+        for i in range(12):
+            fields = {name: RNG.randbytes(k % 7 + i) for k, name in enumerate(names)}
+            fields["f000"] = RNG.randbytes(num_bytes if i % 3 else 5)
+            samples.append({"__key__": f"{i}", **fields})
+        with TarWriter(url) as writer:
+            for sample in samples:
+                writer.write(sample)
+        save_index(writer.index, url)
+        order = [7, 3, 11, 0, 3, 9]
+        expected = [{**samples[i], "__url__": url} for i in order]
+        with SampleReader(found(url)) as reader:
+            assert reader.read([0] * 6, order) == expected
+            assert [reader.read([0], [i])[0] for i in order] == expected
 
 
 class TestTarsOfOthers:

@@ -24,6 +24,9 @@ GAP_BYTES: Final = 8 << 10
 HEAD: Final = 4
 """Numbers in a row before those of the fields."""
 
+_MAX_COLUMNS: Final = 64
+"""Fields of a sample that are handled one after the other, for all samples at once."""
+
 Row = Sequence[int]
 
 
@@ -44,19 +47,8 @@ class Places:
     """
 
     __slots__ = (
-        "_blob",
-        "_forms",
-        "_parts",
-        "are_small",
-        "fields",
-        "kinds",
-        "names",
-        "num_bytes",
-        "rows",
-        "starts",
-        "table",
-        "text",
-        "unpack",
+        *("_blob", "_forms", "_kinds", "_parts", "_rows", "_starts"),
+        *("are_small", "fields", "names", "num_bytes", "table", "text"),
     )
 
     def __init__(
@@ -65,10 +57,9 @@ class Places:
         members, ends = _wanted_members(index, fields)
         rows, starts = _rows_of(index, members, ends)
         kinds, names = _kinds_of(index, members, ends)
-        # Read where they are needed: a call more takes a tenth of a sample's time.
-        self.rows = rows.data.cast("B")
-        self.starts = starts.data
-        self.kinds = kinds.data
+        self._rows = rows.data.cast("B")
+        self._starts = starts.data
+        self._kinds = kinds.data
         self.table: Ints | None = None
         """All rows, where all are alike."""
         self.fields: list[tuple[str, int, int]] = []
@@ -82,7 +73,6 @@ class Places:
         self.names = names
         forms = {len(some): Struct(f"{HEAD + 2 * len(some)}q") for some in names}
         self._forms = [forms[len(some)] for some in names]
-        self.unpack = [form.unpack_from for form in self._forms]
         self._parts: dict[tuple[str, ...], list[Part]] = {}
         self._blob = index.key_bytes.tobytes()
         self.text = self._blob.decode() if self._blob.isascii() else None
@@ -90,15 +80,16 @@ class Places:
 
     def row(self, i: int) -> tuple[tuple[str, ...], Row]:
         """The names of the wanted fields of sample ``i``, and its row."""
-        kind = self.kinds[i]
-        return self.names[kind], self.unpack[kind](self.rows, self.starts[i])
+        kind = self._kinds[i]
+        row = self._forms[kind].unpack_from(self._rows, self._starts[i])
+        return self.names[kind], row
 
     def run(self, first: int, stop: int) -> list[tuple[tuple[str, ...], Row]]:
         """What `row` gives for each sample of a run."""
         if len(self.names) != 1:
             return [self.row(i) for i in range(first, stop)]
         (names,) = self.names
-        part = self.rows[self.starts[first] : self.starts[stop]]
+        part = self._rows[self._starts[first] : self._starts[stop]]
         return [(names, row) for row in self._forms[0].iter_unpack(part)]
 
     def parts(self, names: tuple[str, ...]) -> list[Part]:
@@ -120,9 +111,9 @@ class Places:
     def _rows_of_kind(self, names: tuple[str, ...]) -> Ints:
         if self.table is not None:
             return self.table
-        mine = np.asarray(self.kinds) == self.names.index(names)
-        rows = np.frombuffer(self.rows, np.int64)
-        firsts = np.asarray(self.starts)[:-1][mine] // rows.itemsize
+        mine = np.asarray(self._kinds) == self.names.index(names)
+        rows = np.frombuffer(self._rows, np.int64)
+        firsts = np.asarray(self._starts)[:-1][mine] // rows.itemsize
         table: Ints = rows[firsts[:, None] + np.arange(HEAD + 2 * len(names))]
         return table
 
@@ -177,7 +168,8 @@ def _rows_of(index: ShardIndex, members: Ints | slice, ends: Ints) -> tuple[Ints
     stops = starts + index.member_size[members]
     places = running_sum(counts * 2 + HEAD)
     keys = index.key_offsets
-    if len(counts) and counts[0] and bool((counts == counts[0]).all()):
+    is_table = len(counts) > 0 and 0 < counts[0] <= _MAX_COLUMNS
+    if is_table and bool((counts == counts[0]).all()):
         return _table_of(starts, stops, keys, int(counts[0])), places * starts.itemsize
     origin, size = np.zeros_like(counts), np.zeros_like(counts)
     some = np.flatnonzero(counts)
