@@ -61,6 +61,7 @@ _GROUPBY = (
 )
 
 _SHUFFLED = "shardbuild, shuffled"
+_LOCALLY = "shardbuild, in 2 shards"
 
 _TARFILE = ("tarfile stream", "tarfile seek")
 
@@ -98,6 +99,8 @@ TARGETS = (
     Target("feed-small", 25, ("webdataset",), ours=_SHUFFLED),
     Target("feed-small", 1.0, ("litData",)),
     Target("feed-small", 1.0, ("litData, shuffled",), ours=_SHUFFLED),
+    Target("feed-small", 25, ("webdataset",), ours=_LOCALLY),
+    Target("feed-small", 1.0, ("litData, shuffled",), ours=_LOCALLY),
     Target("feed-img", 4, ("webdataset",)),
     Target("feed-img", 5.5, ("webdataset",), ours=_SHUFFLED),
     Target("feed-img", 2.3, ("litData",)),
