@@ -73,9 +73,15 @@ def two_gib(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-@pytest.mark.parametrize("method", ["gather", "spill"])
+def times_moved(report: sb.Report) -> float:
+    """How often each byte was read or written, as it was counted meanwhile."""
+    moved = sum(phase.read_bytes + phase.written_bytes for phase in report.phases)
+    return moved / report.num_bytes
+
+
+@pytest.mark.parametrize(("method", "most_moved"), [("gather", 2.1), ("spill", 4.2)])
 def test_reshuffling_two_gib_stays_under_400_mib_a_worker(
-    two_gib: str, method: Any, client: Client, tmp_path: Path
+    two_gib: str, method: Any, most_moved: float, client: Client, tmp_path: Path
 ) -> None:
     before = peaks(client)
     report = sb.convert(
@@ -88,8 +94,19 @@ def test_reshuffling_two_gib_stays_under_400_mib_a_worker(
     )
     assert_conserved(report)
     assert report.num_bytes > 2 * GIB
+    assert most_moved - 0.25 < times_moved(report) <= most_moved
     assert max(peaks(client)) < MOST
     assert max(peaks(client)) > max(before)
+    for path in tmp_path.glob("*.tar"):
+        path.unlink()
+
+
+def test_what_keeps_its_order_is_read_once_and_written_once(
+    two_gib: str, client: Client, tmp_path: Path
+) -> None:
+    report = sb.convert(two_gib, f"{tmp_path}/s-%06d.tar", scheduler=client)
+    assert [phase.name for phase in report.phases] == ["stream"]
+    assert times_moved(report) == pytest.approx(2.0, abs=0.01)
     for path in tmp_path.glob("*.tar"):
         path.unlink()
 
