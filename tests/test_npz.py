@@ -56,6 +56,15 @@ def numpys(array):
     return stream.getvalue()
 
 
+def changed(offset, new):
+    """A good file in which some bytes are others; central offsets are below zero."""
+    data = bytearray(pack_columns({"a": np.arange(9, dtype="<u4")}))
+    start = offset if offset >= 0 else data.index(b"PK\x01\x02") - offset
+    assert data[start : start + len(new)] != new
+    data[start : start + len(new)] = new
+    return bytes(data)
+
+
 BAD = {
     "nothing": b"",
     "no zip": b"x" * 100,
@@ -74,6 +83,14 @@ BAD = {
         )
     ),
     "deflated": with_part(numpys(np.zeros(9)), compression=zipfile.ZIP_DEFLATED),
+    "encrypted": changed(-8, b"\x01"),
+    "a patch": changed(-8, b"\x20"),
+    "encrypted strongly": changed(-8, b"\x40"),
+    "another sum": changed(-16, b"abcd"),
+    "another number": changed(36 + 128, b"\xff"),
+    "another name": changed(30, b"b"),
+    "no local header": changed(0, b"QK"),
+    "a part that lies behind the end": changed(-42, b"\xff\xff"),
     "a bomb": with_part(bytes(10**6), compression=zipfile.ZIP_DEFLATED),
 }
 

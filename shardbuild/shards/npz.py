@@ -29,6 +29,8 @@ _HEADER = re.compile(
     rb"'shape': \((\d{1,18}),\), \} *\n"
 )
 _MAX_HEADER = 1024
+_NOT_PLAIN = 0x61
+"""Flags of a part that is encrypted, a patch, or encrypted strongly."""
 _LOCAL_MAGIC = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
@@ -88,6 +90,9 @@ def _check_entries(entries: list[zipfile.ZipInfo], num_bytes: int) -> None:
         raise ValueError(problem)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         problem = "it is compressed"
+        raise ValueError(problem)
+    if any(entry.flag_bits & _NOT_PLAIN for entry in entries):
+        problem = "it is encrypted or a patch"
         raise ValueError(problem)
 
 
