@@ -127,9 +127,12 @@ class ShardSource:
     def all_urls(self) -> list[str]:
         """The urls of all shards, looked up once."""
         if "urls" not in self._known:
-            self._known["urls"] = expand_urls(self.urls, self.storage_options)
+            self._known["urls"] = self._find_urls()
         urls: list[str] = self._known["urls"]
         return urls
+
+    def _find_urls(self) -> list[str]:
+        return expand_urls(self.urls, self.storage_options)
 
     def shard_urls(self, epoch: int) -> Iterator[str]:
         """The urls of this process, in the order of an epoch."""

@@ -14,7 +14,7 @@ from shardbuild.streams.sources import ShardSource
 from shardbuild.train.reading import SampleReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from shardbuild.shards.samples import Sample
     from shardbuild.train.catalog import Catalog
@@ -47,15 +47,14 @@ class SelectedSource(ShardSource):
         if "reader" in self._known:
             self._known.pop("reader").close()
 
-    def all_urls(self) -> list[str]:
+    def _find_urls(self) -> list[str]:
         """The urls of all shards, each of which knows which shard it is of."""
         return [_ShardUrl.of(url, n) for n, url in enumerate(self.catalog.urls)]
 
     def samples(self, epoch: int) -> Iterator[Sample]:
         """The samples of this process's shards."""
         with closing(self._new_reader()) as reader:
-            for url in self.shard_urls(epoch):
-                number = self._number(url)
+            for number in self._numbers_of(self.shard_urls(epoch)):
                 try:
                     yield from self._samples_at(reader, number)
                 except Exception as error:  # noqa: BLE001  # the handler decides
@@ -70,16 +69,26 @@ class SelectedSource(ShardSource):
 
     def _num_samples(self, epoch: int) -> int:
         counts = self.catalog.counts
-        return sum(int(counts[self._number(url)]) for url in self.node_urls(epoch))
+        numbers = self._numbers_of(self.node_urls(epoch))
+        return sum(int(counts[number]) for number in numbers)
 
-    def _number(self, url: str) -> int:
-        """Which shard a url is of, that a splitter has given."""
-        if isinstance(url, _ShardUrl):
-            return url.number
-        if self.catalog.urls.count(url) != 1:
-            problem = "names no shard or several: a splitter gives what it was given"
-            raise UsageError(url, problem)
-        return self.catalog.urls.index(url)
+    def _numbers_of(self, urls: Iterable[str]) -> Iterator[int]:
+        """Which shards the urls are of, that a splitter has given."""
+        by_url: dict[str, list[int]] = {}
+        for url in urls:
+            if isinstance(url, _ShardUrl):
+                yield url.number
+                continue
+            if not by_url:
+                for number, known in enumerate(self.catalog.urls):
+                    by_url.setdefault(known, []).append(number)
+            found = by_url.get(url, [])
+            if len(found) != 1:
+                problem = (
+                    "names no shard or several: a splitter gives what it was given"
+                )
+                raise UsageError(url, problem)
+            yield found[0]
 
 
 class _ShardUrl(str):
