@@ -13,11 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from shardbuild.cli import options
 from shardbuild.cli.printing import count_of, print_json, printable
 from shardbuild.errors import DestinationError, ManifestError, StorageError
-from shardbuild.shards.index import (
-    ShardIndex,
-    index_url,
-    save_index,
-)
+from shardbuild.shards.index import ShardIndex, index_url, save_index
 from shardbuild.shards.manifest import (
     Manifest,
     ShardFacts,

@@ -383,6 +383,23 @@ def owned_positions(rows: Ints, offsets: Ints) -> tuple[Ints, Ints]:
     return where, ends
 
 
+def common_pattern(kinds: NDArray[Any], counts: Ints) -> list[int] | None:
+    """The kinds of each sample's members, where all samples have the same.
+
+    >>> common_pattern(np.array([2, 0, 2, 0]), np.array([2, 2]))
+    [2, 0]
+    >>> common_pattern(np.array([2, 0, 0, 2]), np.array([2, 2])) is None
+    True
+    """
+    if not len(counts) or (counts != counts[0]).any():
+        return None
+    width = int(counts[0])
+    if (kinds[width:] != kinds[: len(kinds) - width]).any():
+        return None
+    pattern: list[int] = kinds[:width].tolist()
+    return pattern
+
+
 def _joined(parts: Sequence[NDArray[Any]], kind: type[Any]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
 
@@ -566,8 +583,9 @@ def _sizes(
     num_columns = min(num_extensions, _MAX_SIZE_COLUMNS)
     owner = np.minimum(kinds, max(num_columns - 1, 0)).astype(np.uint8)
     sizes = np.empty(len(kinds), dtype=np.int64)
-    pattern = _pattern_of(owner, members_each)
-    if pattern is not None:
+    pattern = common_pattern(owner, members_each)
+    if pattern is not None and len(set(pattern)) == len(pattern):
+        # As most shards are; sorting all members would take longest.
         table = sizes.reshape(-1, len(pattern))
         for k, i in enumerate(pattern):
             table[:, k] = _widened(columns[f"size_{i}"], len(table))
@@ -579,17 +597,3 @@ def _sizes(
         problem = "its sizes add up to an impossible value"
         raise ValueError(problem)
     return sizes
-
-
-def _pattern_of(owner: Bytes, members_each: Ints) -> list[int] | None:
-    """What the members of all samples have in common; None if nothing.
-
-    That is how most shards are, and sorting their members would take longest.
-    """
-    if not len(members_each) or (members_each != members_each[0]).any():
-        return None
-    width = int(members_each[0])
-    pattern: list[int] = owner[:width].tolist()
-    if len(set(pattern)) < width or (owner[width:] != owner[:-width]).any():
-        return None
-    return pattern

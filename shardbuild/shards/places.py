@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from shardbuild.shards.index import running_sum
+from shardbuild.shards.index import common_pattern, running_sum
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -209,14 +209,12 @@ def _kinds_of(
     """Of which kind each sample is; of each kind the names of the fields, in order."""
     num_samples = len(ends) - 1
     column = index.member_extension[members]
-    counts = np.diff(ends)
     kinds = np.zeros(num_samples, dtype=np.int64)
     found: dict[tuple[int, ...], int] = {}
-    if num_samples and bool((counts == counts[0]).all()):
-        width = int(counts[0])
-        if bool((column[width:] == column[: len(column) - width]).all()):
-            found[tuple(column[:width].tolist())] = 0
-    if not found:
+    pattern = common_pattern(column, np.diff(ends))
+    if pattern is not None:
+        found[tuple(pattern)] = 0
+    else:
         each, bounds = column.tolist(), ends.tolist()
         for i in range(num_samples):
             kind = tuple(each[bounds[i] : bounds[i + 1]])

@@ -65,13 +65,14 @@ class ShardSet:
     learned.
     """
 
-    def __init__(  # what is known of shards
+    def __init__(  # noqa: PLR0913  # what is known of shards
         self,
         urls: list[str],
         counts: Ints,
         sizes: Ints,
         *,
         fingerprint: str,
+        versions: Sequence[str | None] | None = None,
         learned: Indexes | None = None,
         storage_options: StorageOptions | None = None,
     ) -> None:
@@ -79,7 +80,7 @@ class ShardSet:
         self.counts = counts
         self.sizes = sizes
         self.fingerprint = fingerprint
-        self.versions: Sequence[str | None] = [None] * len(urls)
+        self.versions = [None] * len(urls) if versions is None else versions
         """What each shard's version on its store has to be, where that is known."""
         self.storage_options = storage_options
         self._learned = learned
@@ -126,9 +127,9 @@ class ShardSet:
             counts,
             sizes,
             fingerprint=_fingerprint(counts, sizes, digests),
+            versions=[version for part in parts for version in part.versions],
             storage_options=storage_options,
         )
-        shards.versions = [version for part in parts for version in part.versions]
         first = 0
         for part in parts:
             for number, index in part.indexes.items():
@@ -174,16 +175,15 @@ class ShardSet:
         learned = self._learned
         if learned is not None:
             learned = [learned[number] for number in range(len(self.urls))][::-1]
-        turned = ShardSet(
+        return ShardSet(
             self.urls[::-1],
             self.counts[::-1],
             self.sizes[::-1],
             fingerprint=self.fingerprint,
+            versions=self.versions[::-1],
             learned=learned,
             storage_options=self.storage_options,
         )
-        turned.versions = self.versions[::-1]
-        return turned
 
     def index(self, shard: int, *, keep: bool = True) -> ShardIndex:
         """The index of a shard, loaded unless it is kept.
