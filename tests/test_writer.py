@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from shardbuild.errors import EncodeError, KeyRuleError, StorageError
 from shardbuild.shards import framing
+from shardbuild.shards.blocks import BLOCK_BYTES
 from shardbuild.shards.index import concat_indexes, index_url, load_index
 from shardbuild.shards.reader import scan_stream
 from shardbuild.shards.samples import base_plus_ext, is_meta
 from shardbuild.shards.tarformat import sample_tar_bytes, shard_tar_bytes
-from shardbuild.shards.writer import LARGE_BYTES, TarWriter, write_shard
+from shardbuild.shards.writer import TarWriter, write_shard
 
 
 def tar_by_tarfile(samples, owner="bigdata", mode=0o444):
@@ -286,11 +287,11 @@ def test_values_are_encoded_by_extension():
 
 def test_a_caller_may_reuse_its_buffer():
     stream = io.BytesIO()
-    buffer = bytearray(b"1" * LARGE_BYTES)
+    buffer = bytearray(b"1" * BLOCK_BYTES)
     with TarWriter(stream) as writer:
         writer.write({"__key__": "a", "bin": buffer})
-        buffer[:] = b"2" * LARGE_BYTES
-    assert read_by_tarfile(stream.getvalue())[0]["bin"] == b"1" * LARGE_BYTES
+        buffer[:] = b"2" * BLOCK_BYTES
+    assert read_by_tarfile(stream.getvalue())[0]["bin"] == b"1" * BLOCK_BYTES
 
 
 @pytest.mark.parametrize("encoder", [False, None])

@@ -11,6 +11,7 @@ from shardbuild.build.ordering import field_key, place_hash, shuffle_keys
 from shardbuild.build.rows import ROW, Table, join_tables
 from shardbuild.build.sieve import new_key
 from shardbuild.build.state import RUNS_PER_TASK, run_url
+from shardbuild.shards.blocks import BlockWriter, join_short
 from shardbuild.shards.framing import SampleFramer, TarOptions
 from shardbuild.shards.tarformat import end_of_archive
 from shardbuild.storage import open_atomic
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from shardbuild.shards.samples import Sample
     from shardbuild.storage import StorageOptions
 
-_FLUSH_BYTES = 1 << 20
-_LARGE_PART_BYTES = 4 << 10
-"""Mean size of the parts from which on joining them would cost more than it saves."""
 _SAMPLE_OVERHEAD = 600
 _MEMBER_OVERHEAD = 250
 
@@ -40,30 +38,24 @@ class RunWriter:
         self, url: str, *, storage_options: StorageOptions | None = None
     ) -> None:
         self._file = open_atomic(url, storage_options=storage_options)
+        self._blocks = BlockWriter(self._file.writev)
         self._parts: list[bytes] = []
         self._pending = 0
-        self._body = 0
 
     def append(self, parts: list[bytes], num_bytes: int) -> None:
         """Write one sample: the parts of its frame, and how long they are."""
         self._parts += parts
         self._pending += num_bytes
-        if self._pending >= _FLUSH_BYTES:
+        if self._pending >= self._blocks.room:
             self._flush()
 
     def _flush(self) -> None:
-        if self._pending > _LARGE_PART_BYTES * len(self._parts):
-            self._file.writev(self._parts)
-        else:
-            self._file.write(b"".join(self._parts))
-        self._body += self._pending
-        self._parts.clear()
-        self._pending = 0
+        self._blocks.put(join_short(self._parts, self._pending))
+        self._parts, self._pending = [], 0
 
     def write(self, data: bytes | memoryview) -> None:
         """Write samples whose bytes are ready."""
-        self._body += len(data)
-        self._file.write(data)
+        self._blocks.put([data])
 
     def __enter__(self) -> RunWriter:
         return self
@@ -78,7 +70,8 @@ class RunWriter:
             self._file.discard()
             return
         self._flush()
-        self._file.write(end_of_archive(self._body))
+        self._blocks.put([end_of_archive(self._blocks.num_bytes)])
+        self._blocks.finish()
         self._file.close()
 
 

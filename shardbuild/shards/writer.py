@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from shardbuild.errors import KeyRuleError
+from shardbuild.shards.blocks import BLOCK_BYTES, BlockWriter, join_short
 from shardbuild.shards.compress import compression_of, make_compressor
 from shardbuild.shards.framing import Encoder, Frame, SampleFramer, TarOptions
 from shardbuild.shards.index import ShardIndex, index_url, save_index
@@ -19,7 +21,7 @@ from shardbuild.storage.stores import remove
 from shardbuild.storage.urls import protocol_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from shardbuild.shards.compress import Compressor
@@ -27,11 +29,6 @@ if TYPE_CHECKING:
     from shardbuild.storage.urls import StorageOptions
 
 __all__ = ["TarWriter", "write_shard"]
-
-FLUSH_BYTES = 1 << 19
-"""So many bytes are gathered before they are written."""
-LARGE_BYTES = 1 << 19
-"""A payload of so many bytes is written from where it is."""
 
 
 class TarWriter:
@@ -95,18 +92,22 @@ class TarWriter:
         self._record = IndexRecorder(is_standard=is_standard)
         self._keys = self._record.keys
         self._parts: list[bytes] = []
-        self._buffers: list[bytes] = []
         self._pending = 0
+        self._max_pending = BLOCK_BYTES
         self._body = 0
-        self._file_bytes = 0
         self._is_open = True
         self._facts: ShardFacts | None = None
-        self._owns_stream = isinstance(fileobj, str | os.PathLike)
-        self._stream = (
-            gopen(self.url, "wb", storage_options=storage_options)
-            if isinstance(fileobj, str | os.PathLike)
-            else fileobj
-        )
+        # With a method of this object for ``write`` it would be part of a cycle, and
+        # one that is forgotten would not be discarded at once.
+        write: Callable[[Sequence[Any]], object]
+        if isinstance(fileobj, str | os.PathLike):
+            self._stream = gopen(self.url, "wb", storage_options=storage_options)
+            write = self._stream.writev
+        else:
+            self._stream = fileobj
+            write = partial(_write_all, fileobj)
+        self._owns_stream = self._stream is not fileobj
+        self._blocks = BlockWriter(write, self._hash)
 
     @property
     def num_samples(self) -> int:
@@ -173,12 +174,9 @@ class TarWriter:
         if key in self._keys:
             raise self._twice(key)
         self._record.add(frame)
-        if num_bytes < LARGE_BYTES:
-            self._parts += parts
-        else:
-            self._add_large(parts)
+        self._parts += parts
         self._pending += num_bytes
-        if self._pending >= FLUSH_BYTES:
+        if self._pending >= self._max_pending:
             self._flush()
 
     def write_run(self, buffers: Sequence[Any], rows: ShardIndex) -> None:
@@ -186,8 +184,8 @@ class TarWriter:
 
         ``rows`` says what they are, from offset 0 of the run, as
         ``ShardIndex.take`` and ``concat_indexes`` make it. The bytes must be what
-        ``write`` would make of the same samples with the same options; they are
-        written before this returns, so the buffers may be used again.
+        ``write`` would make of the same samples with the same options; what
+        is not written yet is copied, so the buffers may be used again.
 
         Raises:
             KeyRuleError: a key was written before; nothing of the run is written.
@@ -223,19 +221,21 @@ class TarWriter:
         self._flush()
         with self._discarding():
             if self._compressor is not None:
-                self._put([self._compressor.flush()])
+                self._blocks.put([self._compressor.flush()])
+            self._blocks.finish()
             if self._owns_stream:
                 self._stream.close()
         self._is_open = False
         digest = self._hash.hexdigest() if self._hash else None
-        self._facts = ShardFacts(self.url, len(self._keys), self._file_bytes, digest)
+        self._facts = ShardFacts(
+            self.url, len(self._keys), self._blocks.num_bytes, digest
+        )
 
     def discard(self) -> None:
         """Publish nothing; does nothing once closed."""
         if self._is_open:
             self._is_open = False
             self._parts.clear()
-            self._buffers.clear()
             if self._owns_stream:
                 self._stream.discard()
 
@@ -260,56 +260,19 @@ class TarWriter:
         problem = "its key comes twice in this shard: give it another"
         return KeyRuleError(self.url, problem, key)
 
-    def _add_large(self, parts: list[bytes]) -> None:
-        """Keep large payloads as they are, between the joined rest."""
-        for part in parts:
-            if len(part) < LARGE_BYTES:
-                self._parts.append(part)
-            else:
-                self._buffers += (b"".join(self._parts), part)
-                self._parts.clear()
-
     def _flush(self) -> None:
-        if self._parts:
-            self._buffers.append(b"".join(self._parts))
-            self._parts.clear()
-        buffers, self._buffers = self._buffers, []
+        parts = join_short(self._parts, self._pending)
         self._body += self._pending
-        self._pending = 0
-        self._emit(buffers)
+        self._parts, self._pending = [], 0
+        self._emit(parts)
 
     def _emit(self, buffers: Sequence[Any]) -> None:
         with self._discarding():
             if self._compressor is not None:
                 buffers = [self._compressor.compress(bytes(b)) for b in buffers]
-            self._put(buffers)
-
-    def _put(self, buffers: Sequence[Any]) -> None:
-        if self._hash is None:
-            self._put_now(buffers)
-            return
-        # Piece by piece: what is hashed is still in the cache when it is written.
-        pieces: list[Any] = []
-        num_bytes = 0
-        for buffer in buffers:
-            view = memoryview(buffer).cast("B")
-            for start in range(0, len(view), FLUSH_BYTES):
-                piece = view[start : start + FLUSH_BYTES]
-                self._hash.update(piece)
-                pieces.append(piece)
-                num_bytes += len(piece)
-                if num_bytes >= FLUSH_BYTES:
-                    self._put_now(pieces)
-                    pieces, num_bytes = [], 0
-        self._put_now(pieces)
-
-    def _put_now(self, buffers: Sequence[Any]) -> None:
-        self._file_bytes += sum(memoryview(buffer).nbytes for buffer in buffers)
-        if self._owns_stream:
-            self._stream.writev(buffers)
-        else:
-            for buffer in buffers:
-                _write_all(self._stream, buffer)
+            self._blocks.put(buffers)
+            if self._compressor is None:
+                self._max_pending = self._blocks.room
 
     @contextlib.contextmanager
     def _discarding(self) -> Iterator[None]:
@@ -372,8 +335,9 @@ def _first_twice(keys: Iterable[str], written: Iterable[str]) -> str:
     return found
 
 
-def _write_all(stream: Any, buffer: Any) -> None:
-    """Write a buffer to a file that may take less than it is given."""
-    rest = memoryview(buffer).cast("B")
-    while (written := stream.write(rest)) is not None and written < len(rest):
-        rest = rest[written:]
+def _write_all(stream: Any, buffers: Iterable[Any]) -> None:
+    """Write to a file that may take less than it is given."""
+    for buffer in buffers:
+        rest = memoryview(buffer)
+        while (written := stream.write(rest)) is not None and written < len(rest):
+            rest = rest[written:]
