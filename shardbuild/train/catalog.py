@@ -165,10 +165,10 @@ class Catalog:
             IndexError: There is no such shard or row.
         """
         # As numbers without a sign those below zero are too large as well.
-        is_out = bool((shards.view(np.uint64) >= len(self._shards)).any()) or bool(
-            (rows.view(np.uint64) >= self.counts[shards].view(np.uint64)).any()
-        )
-        if is_out:
+        is_out = shards.view(np.uint64) >= len(self._shards)
+        counts = self.counts.take(shards, mode="clip")
+        is_out |= rows.view(np.uint64) >= counts.view(np.uint64)
+        if np.count_nonzero(is_out):
             raise IndexError("place out of range: no shard has such a row")
         if self._step == 1:
             found = self._first[shards] + rows

@@ -47,6 +47,7 @@ _AT_ONCE = 64
 _NUM_LOOKS = 32
 _ROW_BITS = 40
 """No shard has more samples, and no data set as many shards as the rest can count."""
+_ROW_MASK = (1 << _ROW_BITS) - 1
 
 
 class _RemoteShard:
@@ -156,9 +157,10 @@ class SampleReader:
         positions = self.catalog.positions(shards, rows)
         if not len(positions):
             return []
-        ends = (shards[1:] != shards[:-1]) | (positions[1:] != positions[:-1] + 1)
+        places = (shards << _ROW_BITS) | positions
+        ends = places[1:] != places[:-1] + 1
         if self._is_local and 2 * np.count_nonzero(ends) >= len(ends):
-            return self._read_scattered(shards, positions)
+            return self._read_scattered(places)
         starts = np.append(0, np.flatnonzero(ends) + 1)
         lengths = np.diff(np.append(starts, len(positions))).tolist()
         runs = zip(
@@ -195,21 +197,22 @@ class SampleReader:
             _read_far(far, samples, self._cache)
         return samples
 
-    def _read_scattered(self, shards: Ints, positions: Ints) -> list[Sample]:
+    def _read_scattered(self, places: Ints) -> list[Sample]:
         """Read shard by shard, front to back: what lies near is in the caches yet."""
-        order = np.argsort((shards << _ROW_BITS) + positions)
-        numbers, rows = shards[order], positions[order]
-        starts = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
+        order = places.argsort()
+        ordered = places[order]
+        numbers, rows = ordered >> _ROW_BITS, ordered & _ROW_MASK
+        starts = (numbers[1:] != numbers[:-1]).nonzero()[0] + 1
         bounds = [0, *starts.tolist(), len(order)]
         groups = zip(numbers[bounds[:-1]].tolist(), pairwise(bounds), strict=True)
         meter = current_meter()
-        places = order.tolist()
-        samples: list[Sample] = [{}] * len(places)
+        asked = order.tolist()
+        samples: list[Sample] = [{}] * len(asked)
         far: list[tuple[int, _RemoteShard, int]] = []
         while some := list(islice(groups, _AT_ONCE)):
             opened = self._opened({number for number, _ in some})
             for number, (start, stop) in some:
-                shard, here = opened[number], places[start:stop]
+                shard, here = opened[number], asked[start:stop]
                 if isinstance(shard, LocalShard):
                     shard.read_rows(rows[start:stop], samples, here, meter)
                 else:
