@@ -14,6 +14,7 @@ from shardbuild.bench.datasets import (
     DIALECTS,
     make_photo_samples,
     make_small_samples,
+    open_large,
     renamed,
     write_compressed,
     write_tar,
@@ -98,7 +99,8 @@ class Scene:
         path = self.folder / f"{size}-{dialect}{suffix}"
         if not path.exists():
             if suffix == ".tar":
-                write_tar(path, self.samples(size), DIALECTS[dialect])
+                with open_large(path) as file:
+                    write_tar(path, self.samples(size), DIALECTS[dialect], file)
             else:
                 write_compressed(self.shard(size, dialect), path)
         return path
@@ -112,7 +114,8 @@ class Scene:
             path = self.folder / f"{size}-{number:03d}-of-{num_shards:03d}.tar"
             if not path.exists():
                 samples = self.samples(size)[start : start + step]
-                write_tar(path, samples, DIALECTS["ustar"])
+                with open_large(path) as file:
+                    write_tar(path, samples, DIALECTS["ustar"], file)
             paths.append(path)
         return paths
 
