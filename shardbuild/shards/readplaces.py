@@ -149,30 +149,45 @@ class LocalShard:
         return {"__key__": key}
 
     def _read_parts(self, names: tuple[str, ...], row: Row, meter: Meter) -> Sample:
-        """Read a sample that is long; large fields straight into their bytes."""
-        sample = self._begun(row)
-        fd, pread, origin = self._fd, os.pread, row[0]
+        """Read a sample that is long."""
+        samples: list[Sample] = [{}]
+        self._read_long([row], names, samples, [0], meter)
+        return samples[0]
+
+    def _read_long(
+        self,
+        rows: list[Row],
+        names: tuple[str, ...],
+        samples: list[Sample],
+        places: list[int],
+        meter: Meter,
+    ) -> None:
+        """Read long samples of one kind; large fields straight into their bytes."""
+        fd, pread, begun = self._fd, os.pread, self._begun
         parts = self.places.parts(names)
         num_bytes = offset = 0
         try:
-            for first, last, fields in parts:
-                start, size = row[first], row[last] - row[first]
-                offset = origin + start
-                data = pread(fd, size, offset)
-                if len(data) != size:
-                    data = self._read_rest(data, offset, size)
-                num_bytes += size
-                if len(fields) == 1:
-                    sample[fields[0][0]] = data
-                    continue
-                for name, at, end in fields:
-                    sample[name] = data[row[at] - start : row[end] - start]
+            for at, row in zip(places, rows):  # noqa: B905  # as many
+                sample = begun(row)
+                for first, last, fields in parts:
+                    start = row[first]
+                    size = row[last] - start
+                    offset = row[0] + start
+                    data = pread(fd, size, offset)
+                    if len(data) != size:
+                        data = self._read_rest(data, offset, size)
+                    num_bytes += size
+                    if len(fields) == 1:
+                        sample[fields[0][0]] = data
+                        continue
+                    for name, begin, end in fields:
+                        sample[name] = data[row[begin] - start : row[end] - start]
+                samples[at] = sample
         except OSError as error:
             problem = f"at byte {offset}: {error.strerror}"
             raise StorageError(self.url, problem) from error
         meter.read_bytes += num_bytes
-        meter.read_requests += len(parts)
-        return sample
+        meter.read_requests += len(rows) * len(parts)
 
     def read_rows(
         self, rows: Ints, samples: list[Sample], places: list[int], meter: Meter
@@ -198,6 +213,9 @@ class LocalShard:
             self._read_small(picked, text, samples, places, meter)
             return
         (names,) = self.places.names
+        if self.places.are_long:
+            self._read_long(picked, names, samples, places, meter)
+            return
         for at, row in zip(places, picked, strict=True):
             samples[at] = self._read_row(names, row, meter)
 
