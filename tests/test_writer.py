@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from shardbuild.errors import EncodeError, KeyRuleError, StorageError
 from shardbuild.shards import framing
-from shardbuild.shards.blocks import BLOCK_BYTES
+from shardbuild.shards.chunks import CHUNK_BYTES
 from shardbuild.shards.index import concat_indexes, index_url, load_index
 from shardbuild.shards.reader import scan_stream
 from shardbuild.shards.samples import base_plus_ext, is_meta
@@ -287,11 +287,11 @@ def test_values_are_encoded_by_extension():
 
 def test_a_caller_may_reuse_its_buffer():
     stream = io.BytesIO()
-    buffer = bytearray(b"1" * BLOCK_BYTES)
+    buffer = bytearray(b"1" * CHUNK_BYTES)
     with TarWriter(stream) as writer:
         writer.write({"__key__": "a", "bin": buffer})
-        buffer[:] = b"2" * BLOCK_BYTES
-    assert read_by_tarfile(stream.getvalue())[0]["bin"] == b"1" * BLOCK_BYTES
+        buffer[:] = b"2" * CHUNK_BYTES
+    assert read_by_tarfile(stream.getvalue())[0]["bin"] == b"1" * CHUNK_BYTES
 
 
 @pytest.mark.parametrize("encoder", [False, None])

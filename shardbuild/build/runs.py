@@ -11,7 +11,7 @@ from shardbuild.build.ordering import field_key, place_hash, shuffle_keys
 from shardbuild.build.rows import ROW, Table, join_tables
 from shardbuild.build.sieve import new_key
 from shardbuild.build.state import RUNS_PER_TASK, run_url
-from shardbuild.shards.blocks import BlockWriter, join_short
+from shardbuild.shards.chunks import ChunkWriter, join_short
 from shardbuild.shards.framing import SampleFramer, TarOptions
 from shardbuild.shards.tarformat import end_of_archive
 from shardbuild.storage import open_atomic
@@ -38,7 +38,7 @@ class RunWriter:
         self, url: str, *, storage_options: StorageOptions | None = None
     ) -> None:
         self._file = open_atomic(url, storage_options=storage_options)
-        self._blocks = BlockWriter(self._file.writev)
+        self._chunks = ChunkWriter(self._file.writev)
         self._parts: list[bytes] = []
         self._pending = 0
 
@@ -46,16 +46,16 @@ class RunWriter:
         """Write one sample: the parts of its frame, and how long they are."""
         self._parts += parts
         self._pending += num_bytes
-        if self._pending >= self._blocks.room:
+        if self._pending >= self._chunks.room:
             self._flush()
 
     def _flush(self) -> None:
-        self._blocks.put(join_short(self._parts, self._pending))
+        self._chunks.put(join_short(self._parts, self._pending))
         self._parts, self._pending = [], 0
 
     def write(self, data: bytes | memoryview) -> None:
         """Write samples whose bytes are ready."""
-        self._blocks.put([data])
+        self._chunks.put([data])
 
     def __enter__(self) -> RunWriter:
         return self
@@ -70,8 +70,8 @@ class RunWriter:
             self._file.discard()
             return
         self._flush()
-        self._blocks.put([end_of_archive(self._blocks.num_bytes)])
-        self._blocks.finish()
+        self._chunks.put([end_of_archive(self._chunks.num_bytes)])
+        self._chunks.finish()
         self._file.close()
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from shardbuild.errors import KeyRuleError
-from shardbuild.shards.blocks import BLOCK_BYTES, BlockWriter, join_short
+from shardbuild.shards.chunks import CHUNK_BYTES, ChunkWriter, join_short
 from shardbuild.shards.compress import compression_of, make_compressor
 from shardbuild.shards.framing import Encoder, Frame, SampleFramer, TarOptions
 from shardbuild.shards.index import ShardIndex, index_url, save_index
@@ -93,7 +93,7 @@ class TarWriter:
         self._keys = self._record.keys
         self._parts: list[bytes] = []
         self._pending = 0
-        self._max_pending = BLOCK_BYTES
+        self._max_pending = CHUNK_BYTES
         self._body = 0
         self._is_open = True
         self._facts: ShardFacts | None = None
@@ -107,7 +107,7 @@ class TarWriter:
             self._stream = fileobj
             write = partial(_write_all, fileobj)
         self._owns_stream = self._stream is not fileobj
-        self._blocks = BlockWriter(write, self._hash)
+        self._chunks = ChunkWriter(write, self._hash)
 
     @property
     def num_samples(self) -> int:
@@ -221,14 +221,14 @@ class TarWriter:
         self._flush()
         with self._discarding():
             if self._compressor is not None:
-                self._blocks.put([self._compressor.flush()])
-            self._blocks.finish()
+                self._chunks.put([self._compressor.flush()])
+            self._chunks.finish()
             if self._owns_stream:
                 self._stream.close()
         self._is_open = False
         digest = self._hash.hexdigest() if self._hash else None
         self._facts = ShardFacts(
-            self.url, len(self._keys), self._blocks.num_bytes, digest
+            self.url, len(self._keys), self._chunks.num_bytes, digest
         )
 
     def discard(self) -> None:
@@ -270,9 +270,9 @@ class TarWriter:
         with self._discarding():
             if self._compressor is not None:
                 buffers = [self._compressor.compress(bytes(b)) for b in buffers]
-            self._blocks.put(buffers)
+            self._chunks.put(buffers)
             if self._compressor is None:
-                self._max_pending = self._blocks.room
+                self._max_pending = self._chunks.room
 
     @contextlib.contextmanager
     def _discarding(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Whole blocks at multiples of a block, whatever is put in."""
+"""Whole chunks at multiples of a chunk, whatever is put in."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardbuild.build.runs import RunWriter
-from shardbuild.shards.blocks import BLOCK_BYTES, BlockWriter, join_short
+from shardbuild.shards.chunks import CHUNK_BYTES, ChunkWriter, join_short
 from shardbuild.shards.writer import TarWriter
 
 
 @given(st.lists(st.lists(st.binary(max_size=40), max_size=5)), st.integers(1, 20))
-def test_all_bytes_go_out_in_whole_blocks(puts, block_bytes):
-    blocks, digest = [], hashlib.sha256()
-    writer = BlockWriter(
-        lambda some: blocks.append(b"".join(some)), digest, block_bytes=block_bytes
+def test_all_bytes_go_out_in_whole_chunks(puts, chunk_bytes):
+    chunks, digest = [], hashlib.sha256()
+    writer = ChunkWriter(
+        lambda some: chunks.append(b"".join(some)), digest, chunk_bytes=chunk_bytes
     )
     whole = b""
     for some in puts:
@@ -28,27 +28,27 @@ def test_all_bytes_go_out_in_whole_blocks(puts, block_bytes):
         whole += b"".join(some)
         for buffer in buffers:  # its owner uses it again
             buffer[:] = bytes(len(buffer))
-        assert len(whole) + writer.room == (len(blocks) + 1) * block_bytes
+        assert len(whole) + writer.room == (len(chunks) + 1) * chunk_bytes
     writer.finish()
-    assert b"".join(blocks) == whole
+    assert b"".join(chunks) == whole
     assert writer.num_bytes == len(whole)
     assert digest.digest() == hashlib.sha256(whole).digest()
-    assert {len(block) for block in blocks[:-1]} <= {block_bytes}
-    assert all(blocks), "nothing is written that is empty"
+    assert {len(chunk) for chunk in chunks[:-1]} <= {chunk_bytes}
+    assert all(chunks), "nothing is written that is empty"
 
 
 def test_buffers_of_larger_items_count_by_bytes():
-    blocks = []
-    writer = BlockWriter(lambda some: blocks.append(b"".join(some)), block_bytes=16)
+    chunks = []
+    writer = ChunkWriter(lambda some: chunks.append(b"".join(some)), chunk_bytes=16)
     writer.put([np.arange(3)])
     writer.finish()
-    assert blocks == [np.arange(2).tobytes(), np.array([2]).tobytes()]
+    assert chunks == [np.arange(2).tobytes(), np.array([2]).tobytes()]
 
 
 def test_only_what_is_short_is_joined():
-    short, long = [b"a"] * 9, [b"a", bytes(2 * BLOCK_BYTES)]
+    short, long = [b"a"] * 9, [b"a", bytes(2 * CHUNK_BYTES)]
     assert join_short(short, 9) == [b"a" * 9]
-    assert join_short(long, 2 * BLOCK_BYTES + 1) is long
+    assert join_short(long, 2 * CHUNK_BYTES + 1) is long
 
 
 class _Calls:
@@ -77,22 +77,22 @@ def _samples(payload_bytes: int, total: int):
 
 @pytest.mark.parametrize("checksum", [True, False])
 @pytest.mark.parametrize("payload_bytes", [3000, 100_000, 700_000, 2_500_000])
-def test_a_shard_is_written_in_whole_blocks(
+def test_a_shard_is_written_in_whole_chunks(
     tmp_path, monkeypatch, payload_bytes, checksum
 ):
     calls = _Calls(monkeypatch)
     with TarWriter(str(tmp_path / "a.tar"), checksum=checksum) as writer:
-        for sample in _samples(payload_bytes, 10 * BLOCK_BYTES):
+        for sample in _samples(payload_bytes, 10 * CHUNK_BYTES):
             writer.write(sample)
     num_bytes = (tmp_path / "a.tar").stat().st_size
-    num_whole, rest = divmod(num_bytes, BLOCK_BYTES)
-    assert calls.sizes == [BLOCK_BYTES] * num_whole + [rest] * (rest > 0)
+    num_whole, rest = divmod(num_bytes, CHUNK_BYTES)
+    assert calls.sizes == [CHUNK_BYTES] * num_whole + [rest] * (rest > 0)
 
 
-def test_what_is_copied_as_it_is_goes_out_in_whole_blocks_too(tmp_path, monkeypatch):
+def test_what_is_copied_as_it_is_goes_out_in_whole_chunks_too(tmp_path, monkeypatch):
     url = str(tmp_path / "source.tar")
     with TarWriter(url) as source:
-        for sample in _samples(3000, 3 * BLOCK_BYTES):
+        for sample in _samples(3000, 3 * CHUNK_BYTES):
             source.write(sample)
     index = source.index
     data = (tmp_path / "source.tar").read_bytes()[: index.end]
@@ -103,18 +103,18 @@ def test_what_is_copied_as_it_is_goes_out_in_whole_blocks_too(tmp_path, monkeypa
         writer.write_run([window], index)
         window[:] = bytes(len(window))
         writer.write({"__key__": "last", "cls": b"1"})
-    assert set(calls.sizes[:-1]) == {BLOCK_BYTES}
+    assert set(calls.sizes[:-1]) == {CHUNK_BYTES}
     copy = (tmp_path / "b.tar").read_bytes()
     assert copy[1024 : 1024 + len(data)] == data
     assert writer.facts.sha256 == hashlib.sha256(copy).hexdigest()
 
 
-def test_a_run_is_written_in_whole_blocks(tmp_path, monkeypatch):
+def test_a_run_is_written_in_whole_chunks(tmp_path, monkeypatch):
     calls = _Calls(monkeypatch)
     parts = [bytes(512), b"x" * 2560]
     with RunWriter(str(tmp_path / "run.tar")) as run:
         for _ in range(1000):
             run.append(parts, 3072)
         run.write(memoryview(b"".join(parts) * 9))
-    assert set(calls.sizes[:-1]) == {BLOCK_BYTES}
+    assert set(calls.sizes[:-1]) == {CHUNK_BYTES}
     assert (tmp_path / "run.tar").read_bytes()[: 1009 * 3072] == b"".join(parts) * 1009

@@ -1,4 +1,4 @@
-"""Bytes on their way into a file, in whole blocks at multiples of a block."""
+"""Bytes on their way into a file, in whole chunks at multiples of a chunk."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from hashlib import _Hash
 
-__all__ = ["BLOCK_BYTES", "BlockWriter", "join_short"]
+__all__ = ["CHUNK_BYTES", "ChunkWriter", "join_short"]
 
-BLOCK_BYTES: Final = 1 << 19
+CHUNK_BYTES: Final = 1 << 19
 """Written at once: still in the processor's cache then, where it has been hashed."""
 
 
-class BlockWriter:
-    """Cuts what it is given into blocks of ``block_bytes``, but for the last one.
+class ChunkWriter:
+    """Cuts what it is given into chunks of ``chunk_bytes``, but for the last one.
 
     The page cache holds a file in pieces as large as what was written at once, if that
     began at a multiple of its size; it finds and reads large pieces faster than pages.
 
     Args:
-        write: takes the buffers of one block, and all of their bytes.
+        write: takes the buffers of one chunk, and all of their bytes.
         digest: is given all bytes as well.
-        block_bytes: how long a block is.
+        chunk_bytes: how long a chunk is.
 
-    >>> blocks = []
-    >>> writer = BlockWriter(lambda some: blocks.append(b"".join(some)), block_bytes=4)
+    >>> chunks = []
+    >>> writer = ChunkWriter(lambda some: chunks.append(b"".join(some)), chunk_bytes=4)
     >>> writer.put([b"abc", b"defghij"])
-    >>> blocks, writer.room
+    >>> chunks, writer.room
     ([b'abcd', b'efgh'], 2)
     >>> writer.finish()
-    >>> blocks[2:], writer.num_bytes
+    >>> chunks[2:], writer.num_bytes
     ([b'ij'], 10)
     """
 
@@ -40,19 +40,19 @@ class BlockWriter:
         write: Callable[[Sequence[Any]], object],
         digest: _Hash | None = None,
         *,
-        block_bytes: int = BLOCK_BYTES,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self._write = write
         self._digest = digest
-        self._block_bytes = block_bytes
+        self._chunk_bytes = chunk_bytes
         self._held: list[bytes] = []
-        self.room = block_bytes
-        """Bytes after which the next block is whole."""
+        self.room = chunk_bytes
+        """Bytes after which the next chunk is whole."""
         self.num_bytes = 0
         """Taken so far."""
 
     def put(self, buffers: Sequence[Any]) -> None:
-        """Write all whole blocks; the rest is copied: buffers may be used again."""
+        """Write all whole chunks; the rest is copied: buffers may be used again."""
         pieces: list[Any] = self._held
         num_old = len(pieces)
         for buffer in buffers:
@@ -66,7 +66,7 @@ class BlockWriter:
                 self.room -= len(piece)
                 if not self.room:
                     self._write(pieces)
-                    pieces, num_old, self.room = [], 0, self._block_bytes
+                    pieces, num_old, self.room = [], 0, self._chunk_bytes
         self._held = [*pieces[:num_old], *map(bytes, pieces[num_old:])]
 
     def finish(self) -> None:
@@ -77,11 +77,11 @@ class BlockWriter:
 
 
 def join_short(parts: list[bytes], num_bytes: int) -> list[bytes]:
-    """Join ``num_bytes`` of parts if that is about a block: to write many is slower.
+    """Join ``num_bytes`` of parts if that is about a chunk: to write many is slower.
 
     What is much longer stays as it is, so that no copy of it is held.
 
     >>> join_short([b"a", b"", b"bc"], 3)
     [b'abc']
     """
-    return [b"".join(parts)] if num_bytes < 2 * BLOCK_BYTES else parts
+    return [b"".join(parts)] if num_bytes < 2 * CHUNK_BYTES else parts
