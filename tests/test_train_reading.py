@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -74,6 +75,21 @@ def found(urls, **more) -> Catalog:
 
 def num_open() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def samples_alike(url, num_fields, sizes):
+    """Write twelve samples of the same fields, the first of two sizes in turns."""
+    names = [f"f{k:03d}" for k in range(num_fields)]
+    samples = []
+    for i in range(12):
+        fields = {name: RNG.randbytes(k % 7 + i) for k, name in enumerate(names)}
+        fields["f000"] = RNG.randbytes(sizes[i % 3 > 0])
+        samples.append({"__key__": f"{i}", **fields})
+    with TarWriter(url) as writer:
+        for sample in samples:
+            writer.write(sample)
+    save_index(writer.index, url)
+    return samples
 
 
 def all_places(catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:
@@ -174,25 +190,45 @@ class TestPlaces:
             assert len(reader._open) <= max_open
         assert samples == [expected[i] for i in order]
 
-    @pytest.mark.parametrize("num_bytes", [10, 40_000])
+    @pytest.mark.parametrize("sizes", [(5, 10), (5, 40_000), (39_000, 40_000)])
     @pytest.mark.parametrize("num_fields", [1, 3, 64, 65, 150])
-    def test_samples_with_the_same_fields(self, tmp_path, num_fields, num_bytes):
+    def test_samples_with_the_same_fields(
+        self, tmp_path, monkeypatch, num_fields, sizes
+    ):
         url = f"{tmp_path}/alike.tar"
-        names = [f"f{k:03d}" for k in range(num_fields)]
-        samples = []
-        for i in range(12):
-            fields = {name: RNG.randbytes(k % 7 + i) for k, name in enumerate(names)}
-            fields["f000"] = RNG.randbytes(num_bytes if i % 3 else 5)
-            samples.append({"__key__": f"{i}", **fields})
-        with TarWriter(url) as writer:
-            for sample in samples:
-                writer.write(sample)
-        save_index(writer.index, url)
+        samples = samples_alike(url, num_fields, sizes)
         order = [7, 3, 11, 0, 3, 9]
         expected = [{**samples[i], "__url__": url} for i in order]
         with SampleReader(found(url)) as reader:
             assert reader.read([0] * 6, order) == expected
             assert [reader.read([0], [i])[0] for i in order] == expected
+            # A system may give less than it was asked for.
+            pread = os.pread
+            monkeypatch.setattr(
+                os, "pread", lambda fd, n, at: pread(fd, min(n, 999), at)
+            )
+            assert reader.read([0] * 6, order) == expected
+
+    @pytest.mark.parametrize("sizes", [(5, 10), (5, 40_000), (39_000, 40_000)])
+    def test_what_fails_is_told_with_its_place(self, tmp_path, monkeypatch, sizes):
+        url = f"{tmp_path}/alike.tar"
+        samples_alike(url, 3, sizes)
+        with SampleReader(found(url)) as reader:
+            _, begin, _ = reader.catalog.index(0).members(9)[0]
+            failing = OSError(errno.EIO, os.strerror(errno.EIO))
+            pread = os.pread
+
+            def read(descriptor, num_bytes, offset):
+                if offset == begin:
+                    raise failing
+                return pread(descriptor, num_bytes, offset)
+
+            reader.read([0, 0, 0], [7, 3, 9])
+            monkeypatch.setattr(os, "pread", read)
+            with pytest.raises(StorageError, match=f"at byte {begin}: Input") as caught:
+                reader.read([0, 0, 0], [7, 3, 9])
+            assert caught.value.url == url
+            assert caught.value.__cause__ is failing
 
 
 class TestTarsOfOthers:
