@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import gc
+import sys
 import tracemalloc
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -216,3 +220,54 @@ def test_an_npz_that_unpacks_to_too_much_is_refused_before_it_is(monkeypatch):
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["<i4", [("a", "<i4"), ("b", "<f8", (2,))]])
+def test_threads_decode_at_once(kind):
+    # While garbage is collected other threads may run, if only somebody listens; and
+    # parsers of Python 3.11 that are not equally deep then confuse each other.
+    array = np.zeros(3, kind)
+    data = encode_npy(array)
+
+    def decode_deep(depth):
+        if depth:
+            return decode_deep(depth - 1)
+        return [decode_npy(data).tobytes() for _ in range(3000)]
+
+    threshold, interval = gc.get_threshold(), sys.getswitchinterval()
+    listener = id
+    gc.callbacks.append(lambda *_: listener(data))
+    try:
+        gc.set_threshold(3)
+        sys.setswitchinterval(1e-6)
+        with ThreadPoolExecutor(4) as pool:
+            for decoded in pool.map(decode_deep, range(4)):
+                assert set(decoded) == {array.tobytes()}
+    finally:
+        gc.callbacks.pop()
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize(
+    "shape", ["(3)", "(03,)", "(-1,)", "(1.0,)", "[3]", "(,)", "3", "{[]}"]
+)
+def test_what_is_no_shape_is_refused(shape):
+    data = encode_npy(np.zeros(3, np.uint8))
+    odd = data.replace(b"(3,), }" + b" " * len(shape), f"{shape}, }}    ".encode(), 1)
+    assert len(odd) == len(data)
+    assert odd != data
+    with pytest.raises(
+        ValueError, match=r"the header's shape|the header is no literal"
+    ):
+        decode_npy(odd)
+
+
+def test_a_parser_that_always_fails_is_an_error(monkeypatch):
+    def fail(text):
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    monkeypatch.setattr(ast, "literal_eval", fail)
+    data = encode_npy(np.zeros(3, [("a", "<i4")]))
+    with pytest.raises(ValueError, match="cannot be parsed here"):
+        decode_npy(data)

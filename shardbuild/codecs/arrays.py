@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import zipfile
 import zlib
 from io import BytesIO
@@ -21,6 +22,13 @@ _MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}  # of the header's length, by major version
 _HEADER_FIELDS = {"descr", "fortran_order", "shape"}
 _MAX_HEADER_BYTES = 1 << 20
+_SIZE = rb"(?:0|[1-9]\d{0,17})"
+_PLAIN_HEADER = re.compile(
+    rb"\{'descr': '([<>|=]?\w{1,20}(?:\[\w{1,20}\])?)', 'fortran_order': (True|False), "
+    rb"'shape': \((|%b,|%b(?:, %b)+)\), \} *\n?" % (_SIZE, _SIZE, _SIZE)
+)
+"""As numpy writes it for arrays without fields."""
+_MAX_TRIES = 100
 
 
 def encode_npy(value: Any) -> bytes:
@@ -132,15 +140,43 @@ def _read_header(data: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...], int
     stop = start + int.from_bytes(data[8:start], "little")
     if not start <= stop <= min(len(data), _MAX_HEADER_BYTES):
         raise ValueError(f"the header ends at byte {stop} of {len(data)}")
-    header = ast.literal_eval(
-        data[start:stop].decode("utf-8" if data[6] == 3 else "latin-1").strip()
-    )
+    plain = _PLAIN_HEADER.fullmatch(data, start, stop)
+    descr: Any
+    if plain is not None:
+        descr, order, sizes = (group.decode() for group in plain.groups())
+        fortran_order = order == "True"
+        shape = tuple(int(size) for size in sizes.split(",") if size)
+    else:
+        text = data[start:stop].decode("utf-8" if data[6] == 3 else "latin-1").strip()
+        descr, fortran_order, shape = _fields_of(_literal(text))
+    dtype = np.lib.format.descr_to_dtype(descr)
+    if dtype.hasobject:
+        raise ValueError("holds Python objects, and pickle is never read")
+    return dtype, fortran_order, shape, stop
+
+
+def _fields_of(header: Any) -> tuple[Any, bool, tuple[int, ...]]:
     if not isinstance(header, dict) or set(header) != _HEADER_FIELDS:
         raise ValueError(f"the header has not the fields {sorted(_HEADER_FIELDS)}")
     shape = header["shape"]
     if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
         raise ValueError(f"the header's shape is {shape!r}")
-    dtype = np.lib.format.descr_to_dtype(header["descr"])
-    if dtype.hasobject:
-        raise ValueError("holds Python objects, and pickle is never read")
-    return dtype, bool(header["fortran_order"]), shape, stop
+    return header["descr"], bool(header["fortran_order"]), shape
+
+
+def _literal(text: str) -> Any:
+    """Evaluate a literal, in whatever thread.
+
+    Where something else has Python code run while garbage is collected (Dask, JAX and
+    Hypothesis do), Python 3.11 may take two threads that parse at once for one, and
+    says "AST constructor recursion depth mismatch" of a text that is good.
+    """
+    confused: SystemError | None = None
+    for _ in range(_MAX_TRIES):
+        try:
+            return ast.literal_eval(text)
+        except SystemError as error:
+            confused = error
+        except (RecursionError, SyntaxError, TypeError) as error:
+            raise ValueError(f"the header is no literal: {error}") from error
+    raise ValueError("the header cannot be parsed here") from confused
