@@ -191,7 +191,7 @@ class TestPlaces:
         assert samples == [expected[i] for i in order]
 
     @pytest.mark.parametrize("sizes", [(5, 10), (5, 40_000), (39_000, 40_000)])
-    @pytest.mark.parametrize("num_fields", [1, 3, 64, 65, 150])
+    @pytest.mark.parametrize("num_fields", [1, 2, 3, 4, 64, 65, 150])
     def test_samples_with_the_same_fields(
         self, tmp_path, monkeypatch, num_fields, sizes
     ):

@@ -48,7 +48,7 @@ class Places:
 
     __slots__ = (
         *("_blob", "_forms", "_kinds", "_parts", "_rows", "_starts"),
-        *("are_long", "are_small", "fields", "names", "num_bytes", "table", "text"),
+        *("are_long", "are_small", "names", "num_bytes", "table", "text"),
     )
 
     def __init__(
@@ -62,13 +62,10 @@ class Places:
         self._kinds = kinds.data
         self.table: Ints | None = None
         """All rows, where all are alike."""
-        self.fields: list[tuple[str, int, int]] = []
-        """Of such rows: each field, and the places of its begin and of its end."""
         self.are_small = self.are_long = False
         """Whether all are alike, and each is read at one go, or none is."""
         if len(names) == 1:
             self.table = rows.reshape(len(kinds), -1)
-            self.fields = _fields_at(names[0])
             lengths = self.table[:, 1]
             self.are_small = int(lengths.max()) <= DIRECT_BYTES
             self.are_long = int(lengths.min()) > DIRECT_BYTES

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shardbuild.errors import ManifestError, StorageError, TruncatedShardError
 from shardbuild.shards.places import DIRECT_BYTES, GAP_BYTES, HEAD, Places, Row
+from shardbuild.shards.smallcut import cut_small
 from shardbuild.shards.tarparse import BLOCK
 from shardbuild.storage.filesystems import store_error
 
@@ -209,42 +210,32 @@ class LocalShard:
                 samples[at] = self.read_one(i, meter)
             return
         picked = table.take(rows, axis=0).tolist()
-        if self._is_named and self.places.are_small and text is not None:
-            self._read_small(picked, text, samples, places, meter)
-            return
         (names,) = self.places.names
+        if self._is_named and self.places.are_small and text is not None:
+            parts = self._read_each(picked, meter)
+            cuts = zip(places, parts, picked, strict=True)
+            cut_small(cuts, samples, names, text, self.url)
+            return
         if self.places.are_long:
             self._read_long(picked, names, samples, places, meter)
             return
         for at, row in zip(places, picked, strict=True):
             samples[at] = self._read_row(names, row, meter)
 
-    def _read_small(
-        self,
-        rows: list[Row],
-        text: str,
-        samples: list[Sample],
-        places: list[int],
-        meter: Meter,
-    ) -> None:
-        """Read small samples that are alike: what a call costs would be felt here."""
-        pread, fd, url, fields = os.pread, self._fd, self.url, self.places.fields
-        offset = 0
+    def _read_each(self, rows: list[Row], meter: Meter) -> list[bytes]:
+        """Read small samples, one by one: what a call costs would be felt here."""
+        pread, fd = os.pread, self._fd
+        num_bytes = sum([row[1] for row in rows])
         try:
-            for at, row in zip(places, rows):  # noqa: B905  # as many
-                offset, size = row[0], row[1]
-                data = pread(fd, size, offset)
-                if len(data) != size:
-                    data = self._read_rest(data, offset, size)
-                sample: Sample = {"__key__": text[row[2] : row[3]], "__url__": url}
-                for name, begin, end in fields:
-                    sample[name] = data[row[begin] : row[end]]
-                samples[at] = sample
-        except OSError as error:
-            problem = f"at byte {offset}: {error.strerror}"
-            raise StorageError(self.url, problem) from error
-        meter.read_bytes += sum([row[1] for row in rows])
+            parts = [pread(fd, row[1], row[0]) for row in rows]
+        except OSError:
+            parts = []
+        if sum(map(len, parts)) != num_bytes:
+            # Something failed, or gave less: now it is said where, or gone on with.
+            return [self._pread(row[0], row[1], meter) for row in rows]
+        meter.read_bytes += num_bytes
         meter.read_requests += len(rows)
+        return parts
 
     def read_run(self, first: int, stop: int, meter: Meter) -> list[Sample]:
         """Read samples that lie one after the other, many by one read."""
