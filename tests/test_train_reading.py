@@ -10,6 +10,7 @@ import random
 import resource
 import tarfile
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -29,6 +30,7 @@ from shardbuild.errors import (
 )
 from shardbuild.shards.index import save_index
 from shardbuild.shards.reader import read_indexed, scan_shard
+from shardbuild.shards.writer import write_shard
 from shardbuild.storage import metered, read_bytes, write_bytes
 from shardbuild.storage.partcache import PartCache
 from shardbuild.train.catalog import Catalog
@@ -208,6 +210,22 @@ class TestPlaces:
                 os, "pread", lambda fd, n, at: pread(fd, min(n, 999), at)
             )
             assert reader.read([0] * 6, order) == expected
+
+    def test_what_is_read_is_not_held_beside_its_samples(self, tmp_path):
+        url = f"{tmp_path}/alike.tar"
+        fields = {"bin": bytes(20_000), "cls": b"7"}
+        write_shard(url, ({"__key__": f"{i}", **fields} for i in range(1500)))
+        with SampleReader(found(url)) as reader:
+            reader.read([0, 0], [0, 2])
+            tracemalloc.start()
+            try:
+                read = reader.read([0] * 1500, range(1499, -1, -1))
+                num_bytes, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        assert len(read) == 1500
+        assert num_bytes > 30_000_000
+        assert peak < num_bytes + 3_000_000
 
     @pytest.mark.parametrize("sizes", [(5, 10), (5, 40_000), (39_000, 40_000)])
     def test_what_fails_is_told_with_its_place(self, tmp_path, monkeypatch, sizes):

@@ -22,6 +22,8 @@ __all__ = ["LocalShard", "Span", "check_size", "cut_spans", "plan_spans"]
 
 _LOCAL_BYTES: Final = 48 << 10
 """Read at once: it is in the processor's cache yet when it is cut up."""
+_AT_ONCE: Final = 64
+"""Small samples that are read before they are cut up."""
 
 
 class Span(NamedTuple):
@@ -212,9 +214,11 @@ class LocalShard:
         picked = table.take(rows, axis=0).tolist()
         (names,) = self.places.names
         if self._is_named and self.places.are_small and text is not None:
-            parts = self._read_each(picked, meter)
-            cuts = zip(places, parts, picked, strict=True)
-            cut_small(cuts, samples, names, text, self.url)
+            for start in range(0, len(picked), _AT_ONCE):
+                some = picked[start : start + _AT_ONCE]
+                parts = self._read_each(some, meter)
+                cuts = zip(places[start : start + _AT_ONCE], parts, some, strict=True)
+                cut_small(cuts, samples, names, text, self.url)
             return
         if self.places.are_long:
             self._read_long(picked, names, samples, places, meter)
