@@ -248,6 +248,19 @@ class TestPlaces:
             assert caught.value.url == url
             assert caught.value.__cause__ is failing
 
+    def test_what_fails_without_a_byte_to_read_is_told(self, tmp_path, monkeypatch):
+        url = f"{tmp_path}/alike.tar"
+        samples_alike(url, 1, (0, 0))
+        with SampleReader(found(url)) as reader:
+            reader.read([0, 0], [7, 3])
+
+            def fail(descriptor, num_bytes, offset):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            monkeypatch.setattr(os, "pread", fail)
+            with pytest.raises(StorageError, match=r"at byte \d+: Input"):
+                reader.read([0, 0], [7, 3])
+
 
 class TestTarsOfOthers:
     @pytest.mark.parametrize("form", FORMATS)

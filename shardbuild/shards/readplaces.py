@@ -234,7 +234,7 @@ class LocalShard:
             parts = [pread(fd, row[1], row[0]) for row in rows]
         except OSError:
             parts = []
-        if sum(map(len, parts)) != num_bytes:
+        if len(parts) < len(rows) or sum(map(len, parts)) != num_bytes:
             # Something failed, or gave less: now it is said where, or gone on with.
             return [self._pread(row[0], row[1], meter) for row in rows]
         meter.read_bytes += num_bytes
